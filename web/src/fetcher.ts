@@ -1,0 +1,93 @@
+import {
+  createGraphiQLFetcher,
+  type Fetcher,
+  type FetcherParams,
+  type FetcherReturnType,
+} from '@graphiql/toolkit'
+import { type DocumentNode, type ExecutionResult, getOperationAST } from 'graphql'
+import { createClient, type SubscribePayload } from 'graphql-ws'
+
+import { Transcript } from './transcript'
+
+interface Sink {
+  next: (result: ExecutionResult) => void
+  error: (error: unknown) => void
+  complete: () => void
+}
+
+/** Queries and mutations over HTTP, subscriptions over graphql-ws; the header editor serves both. */
+export function createFetcher(path: string): Fetcher {
+  const overHttp = createGraphiQLFetcher({ url: path, enableIncrementalDelivery: false })
+  const socketUrl = new URL(path, location.href.replace(/^http/, 'ws')).href
+
+  return (params, options) =>
+    isSubscription(params, options?.documentAST)
+      ? subscription(socketUrl, params, options?.headers)
+      : overHttp(params, options)
+}
+
+function isSubscription(params: FetcherParams, document?: DocumentNode): boolean {
+  return !!document && getOperationAST(document, params.operationName)?.operation === 'subscription'
+}
+
+/** An Observable, since GraphiQL's stop button ends one at once and an async generator only at its next value. */
+function subscription(
+  url: string,
+  params: FetcherParams,
+  headers: Record<string, unknown> = {},
+): FetcherReturnType {
+  const observable = {
+    subscribe(sink: Sink) {
+      // No retries: a chat that is sent again is a second chat.
+      const client = createClient({ url, connectionParams: headers, retryAttempts: 0 })
+      const transcript = new Transcript()
+      const frame = new LatestPerFrame(sink.next)
+      const unsubscribe = client.subscribe(params as SubscribePayload, {
+        next: (result) => frame.show(transcript.add(result as ExecutionResult)),
+        error: (error) => {
+          frame.flush()
+          sink.error(readable(error))
+        },
+        complete: () => {
+          frame.flush()
+          sink.complete()
+        },
+      })
+      return {
+        unsubscribe() {
+          frame.flush()
+          unsubscribe()
+        },
+      }
+    },
+  }
+  // Of an Observable's ways to subscribe GraphiQL uses this one, with a sink.
+  return observable as unknown as FetcherReturnType
+}
+
+/** Renders the result pane once per frame: a model can stream more events than an editor can show. */
+class LatestPerFrame<T> {
+  private latest: T | undefined
+  private scheduled = 0
+
+  constructor(private readonly render: (value: T) => void) {}
+
+  show(value: T): void {
+    this.latest = value
+    this.scheduled ||= requestAnimationFrame(() => this.flush())
+  }
+
+  flush(): void {
+    cancelAnimationFrame(this.scheduled)
+    this.scheduled = 0
+    if (this.latest !== undefined) this.render(this.latest)
+    this.latest = undefined
+  }
+}
+
+function readable(error: unknown): unknown {
+  if (error instanceof CloseEvent) {
+    return new Error(`The server closed the socket: ${error.code} ${error.reason || '(no reason)'}`)
+  }
+  return error instanceof Event ? new Error('The socket could not be opened.') : error
+}
