@@ -1,31 +1,31 @@
 """Every failure that a user can meet, as one tree. A leaf has a stable `code`; only the edges know a status number.
 
-    ChatError
-    ├── Unauthenticated            UNAUTHENTICATED
-    │   ├── TokenMissing, TokenInvalid
-    │   └── TokenExpired           TOKEN_EXPIRED
-    ├── InvalidCredentials         INVALID_CREDENTIALS
-    ├── Forbidden                  FORBIDDEN
-    ├── NotFound                   NOT_FOUND
-    ├── Conflict                   CONFLICT
-    │   ├── UsernameTaken          USERNAME_TAKEN
-    │   ├── EmailTaken             EMAIL_TAKEN
-    │   └── RunActive              RUN_ACTIVE
-    ├── BadUserInput               BAD_USER_INPUT
-    │   ├── TooLarge
-    │   └── QueryTooComplex        QUERY_TOO_COMPLEX
-    ├── RateLimited                RATE_LIMITED
-    ├── Unavailable                UNAVAILABLE
-    ├── ProviderError              PROVIDER_ERROR
-    │   ├── ModelUnavailable       MODEL_UNAVAILABLE
-    │   ├── ProviderAuth           PROVIDER_AUTH
-    │   ├── ProviderRateLimited    PROVIDER_RATE_LIMITED
-    │   ├── ProviderTimeout        PROVIDER_TIMEOUT
-    │   ├── ContentFiltered        CONTENT_FILTERED
-    │   └── ContextTooLong         CONTEXT_TOO_LONG
-    └── InternalError              INTERNAL_ERROR
+ChatError
+├── Unauthenticated            UNAUTHENTICATED
+│   ├── TokenMissing, TokenInvalid
+│   └── TokenExpired           TOKEN_EXPIRED
+├── InvalidCredentials         INVALID_CREDENTIALS
+├── Forbidden                  FORBIDDEN
+├── NotFound                   NOT_FOUND
+├── Conflict                   CONFLICT
+│   ├── UsernameTaken          USERNAME_TAKEN
+│   ├── EmailTaken             EMAIL_TAKEN
+│   └── RunActive              RUN_ACTIVE
+├── BadUserInput               BAD_USER_INPUT
+│   ├── TooLarge
+│   └── QueryTooComplex        QUERY_TOO_COMPLEX
+├── RateLimited                RATE_LIMITED
+├── Unavailable                UNAVAILABLE
+├── ProviderError              PROVIDER_ERROR
+│   ├── ModelUnavailable       MODEL_UNAVAILABLE
+│   ├── ProviderAuth           PROVIDER_AUTH
+│   ├── ProviderRateLimited    PROVIDER_RATE_LIMITED
+│   ├── ProviderTimeout        PROVIDER_TIMEOUT
+│   ├── ContentFiltered        CONTENT_FILTERED
+│   └── ContextTooLong         CONTEXT_TOO_LONG
+└── InternalError              INTERNAL_ERROR
 
-    StartError                     not a user's: one line for whoever starts the server, exit code 1
+StartError                     not a user's: one line for whoever starts the server, exit code 1
 """
 
 from enum import StrEnum
@@ -201,6 +201,28 @@ class ContextTooLong(ProviderError):
 
 class InternalError(ChatError):
     """What we did not foresee, masked. The message names a request id, never what happened inside."""
+
+
+def error_for(code: ErrorCode, message: str, retry_after: float | None = None) -> ChatError:
+    """The error that a stored failure stands for, to be raised where a caller waits for the whole answer."""
+    kind = _BY_CODE.get(code, InternalError)
+    return kind(message, retry_after=retry_after)
+
+
+_BY_CODE: dict[ErrorCode, type[ChatError]] = {
+    kind.code: kind
+    for kind in (
+        RateLimited,
+        Unavailable,
+        ProviderError,
+        ModelUnavailable,
+        ProviderAuth,
+        ProviderRateLimited,
+        ProviderTimeout,
+        ContentFiltered,
+        ContextTooLong,
+    )
+}
 
 
 class StartError(Exception):

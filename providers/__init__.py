@@ -1,0 +1,1 @@
+"""Where models run: one port, an adapter each."""

@@ -1,0 +1,161 @@
+"""Accounts: register, log in, and who a token belongs to."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy.exc import IntegrityError
+
+from auth.passwords import MAX_CHARS, MIN_CHARS, Passwords
+from auth.tokens import Tokens
+from errors import BadUserInput, EmailTaken, InvalidCredentials, TokenInvalid, UsernameTaken
+from models.database import Database
+from models.user import User, name_key, user_by_id, user_by_name, user_exists
+
+MAX_NAME_CHARS = 64
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who is asking. `expires_at`: when the token that said so ends, in seconds since the epoch."""
+
+    id: str
+    username: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    user: User
+    access_token: str
+    expires_in: int
+
+
+class Accounts:
+    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._tokens = tokens
+
+    async def register(self, username: str, email: str, password: str) -> SignedIn:
+        """
+        Raises:
+            BadUserInput: names the field.
+            UsernameTaken, EmailTaken
+        """
+        username = clean_username(username)
+        email = clean_email(email)
+        clean_password(password)
+        await self._check_free(username, email)
+        user = User(
+            username=username,
+            username_key=name_key(username),
+            email=email,
+            email_key=name_key(email),
+            password_hash=await self._passwords.hash(password),
+        )
+        try:
+            async with self._database.write() as session:
+                session.add(user)
+        except IntegrityError:
+            # Someone else took the name or the address while the password was hashed.
+            await self._check_free(username, email)
+            raise
+        return self._sign_in(user)
+
+    async def _check_free(self, username: str, email: str) -> None:
+        async with self._database.read() as session:
+            if await user_exists(session, username=username):
+                raise UsernameTaken(field="username")
+            if await user_exists(session, email=email):
+                raise EmailTaken(field="email")
+
+    async def login(self, username: str, password: str) -> SignedIn:
+        """
+        Raises:
+            InvalidCredentials: the same, after the same time, whether the name or the password is wrong.
+        """
+        if len(username) > MAX_NAME_CHARS * 4 or len(password) > MAX_CHARS or UNPRINTABLE.search(username):
+            user, password = None, "x" * MIN_CHARS
+        else:
+            async with self._database.read() as session:
+                user = await user_by_name(session, username.strip())
+        if not encodable(password):
+            user, password = None, "x" * MIN_CHARS
+        right = await self._passwords.verify(password, None if user is None else user.password_hash)
+        if user is None or not right or user.disabled:
+            raise InvalidCredentials
+        return self._sign_in(user)
+
+    def _sign_in(self, user: User) -> SignedIn:
+        return SignedIn(user, self._tokens.issue(user.id), self._tokens.lifetime)
+
+    async def user_of(self, token: str) -> tuple[User | None, int]:
+        """The user that a valid token names (None: gone), and when the token ends.
+
+        Raises:
+            TokenInvalid, TokenExpired
+        """
+        claims = self._tokens.verify(token)
+        async with self._database.read() as session:
+            user = await user_by_id(session, claims.user_id)
+        if user is not None and user.disabled:
+            raise TokenInvalid
+        return user, claims.expires_at
+
+    async def viewer(self, token: str) -> Viewer:
+        """
+        Raises:
+            TokenInvalid: also when its user is gone or disabled.
+            TokenExpired
+        """
+        user, expires_at = await self.user_of(token)
+        if user is None:
+            raise TokenInvalid
+        return Viewer(user.id, user.username, expires_at)
+
+    async def exists(self, user_id: str) -> bool:
+        """Whether this is the id of a registered user."""
+        async with self._database.read() as session:
+            return await user_by_id(session, user_id) is not None
+
+
+def encodable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def clean_username(value: str) -> str:
+    """The name in NFC without outer space.
+
+    Raises:
+        BadUserInput
+    """
+    name = unicodedata.normalize("NFC", value.strip()) if encodable(value) else ""
+    if not name or len(name) > MAX_NAME_CHARS or UNPRINTABLE.search(name):
+        raise BadUserInput(f"username must be 1 to {MAX_NAME_CHARS} printable characters", field="username")
+    return name
+
+
+def clean_email(value: str) -> str:
+    """
+    Raises:
+        BadUserInput
+    """
+    try:
+        if not encodable(value) or len(value) > 254:
+            raise EmailNotValidError
+        return validate_email(value.strip(), check_deliverability=False, test_environment=True).normalized
+    except (EmailNotValidError, ValueError, UnicodeError):
+        raise BadUserInput("email is not an e-mail address", field="email") from None
+
+
+def clean_password(value: str) -> str:
+    """
+    Raises:
+        BadUserInput
+    """
+    if not MIN_CHARS <= len(value) <= MAX_CHARS or not encodable(value):
+        raise BadUserInput(f"password must be {MIN_CHARS} to {MAX_CHARS} characters", field="password")
+    return value

@@ -1,0 +1,78 @@
+"""Access tokens: JWT, HS256 and nothing else."""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+from jose import JWTError, jwt
+from jose.exceptions import ExpiredSignatureError
+
+from errors import TokenExpired, TokenInvalid
+
+ALGORITHM = "HS256"
+MAX_TOKEN_CHARS = 4096
+KIND = "access"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """`expires_at` is in seconds since the epoch."""
+
+    user_id: str
+    token_id: str
+    expires_at: int
+
+
+class Tokens:
+    def __init__(self, secret: str, minutes: int) -> None:
+        self._secret = secret
+        self.lifetime = minutes * 60
+
+    def issue(self, user_id: str) -> str:
+        now = int(time.time())
+        claims = {
+            "sub": user_id,
+            "typ": KIND,
+            "jti": secrets.token_hex(8),
+            "iat": now,
+            "nbf": now,
+            "exp": now + self.lifetime,
+        }
+        token: str = jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+        return token
+
+    def verify(self, token: str) -> Claims:
+        """
+        Raises:
+            TokenExpired: ours, but too old.
+            TokenInvalid: anything else.
+        """
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            raise TokenInvalid
+        try:
+            header = jwt.get_unverified_header(token)
+            # python-jose ignores `crit`; RFC 7515 wants a token with unknown critical headers refused.
+            if header.get("alg") != ALGORITHM or "crit" in header:
+                raise TokenInvalid
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                options={"verify_aud": False, "require_exp": True, "require_sub": True, "require_iat": True},
+            )
+        except ExpiredSignatureError:
+            raise TokenExpired from None
+        except (JWTError, ValueError, TypeError, AttributeError, RecursionError):
+            raise TokenInvalid from None
+        if claims.get("typ") != KIND:
+            raise TokenInvalid
+        return Claims(str(claims["sub"]), str(claims.get("jti", "")), int(claims["exp"]))
+
+
+def bearer(value: str | None) -> str | None:
+    """The token in an Authorization value, with or without `Bearer ` in any case; None when there is none."""
+    if value is None:
+        return None
+    scheme, _, rest = value.strip().partition(" ")
+    token = rest.strip() if scheme.lower() == "bearer" else value.strip()
+    return token or None

@@ -1,0 +1,254 @@
+"""What users do with their conversations. Whatever takes an id takes the user, and what is not theirs is not found."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chat.drafts import (
+    DEFAULT_TITLE,
+    ConversationDraft,
+    check_draft,
+    check_system_prompt,
+    check_title,
+    lay_branch,
+    same_as_stored,
+)
+from chat.engine import Engine
+from chat.inputs import InputLimits, clean_id, clean_model
+from errors import BadUserInput, Conflict, NotFound
+from models.columns import utc_now
+from models.conversation import Conversation, ConversationFilter, Position, conversation_of, list_conversations
+from models.database import Database
+from models.message import Message, active_branch, active_branches, all_active_branches, all_messages, delete_messages
+from models.run import active_run, detach_runs
+from models.user import add_to_counters, user_by_id
+from providers.catalog import Catalog
+
+
+class Unset(Enum):
+    """Absent from an update, as distinct from null."""
+
+    UNSET = 0
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationChanges:
+    """UNSET leaves a value; `system_prompt` None clears it."""
+
+    title: str | Unset = UNSET
+    model: str | Unset = UNSET
+    system_prompt: str | Unset | None = UNSET
+    archived: bool | Unset = UNSET
+    pinned: bool | Unset = UNSET
+
+
+class Conversations:
+    def __init__(self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits) -> None:
+        self._database = database
+        self._engine = engine
+        self._catalog = catalog
+        self._limits = limits
+
+    async def find(self, user_id: str, key: str) -> Conversation | None:
+        """By our id, else by the id that the user's client chose."""
+        async with self._database.read() as session:
+            return await conversation_of(session, user_id, key)
+
+    async def get(self, user_id: str, key: str) -> tuple[Conversation, Sequence[Message]]:
+        """A conversation with its active branch.
+
+        Raises:
+            NotFound: the user has none of this id.
+        """
+        async with self._database.read() as session:
+            conversation = await owned(session, user_id, key)
+            return conversation, await active_branch(session, conversation.id)
+
+    async def list_whole(
+        self, user_id: str, limit: int | None = None, before: str | None = None
+    ) -> tuple[Sequence[Conversation], dict[str, list[Message]]]:
+        """The conversations with their active branches, newest first; all of them unless `limit` says otherwise.
+        `before` is the id of a conversation: those behind it in the list.
+
+        Raises:
+            NotFound: `before` is no conversation of the user.
+        """
+        async with self._database.read() as session:
+            place = None
+            if before is not None:
+                mark = await owned(session, user_id, before)
+                place = Position(mark.updated_at, mark.id)
+            rows = await list_conversations(session, user_id, limit=limit, older_than=place)
+            if limit is None and before is None:
+                return rows, await all_active_branches(session, user_id)
+            return rows, await active_branches(session, [row.id for row in rows])
+
+    async def page(
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        older_than: Position | None = None,
+        newer_than: Position | None = None,
+        from_oldest: bool = False,
+        only: ConversationFilter | None = None,
+    ) -> Sequence[Conversation]:
+        """One page without messages; see `list_conversations`."""
+        async with self._database.read() as session:
+            return await list_conversations(
+                session,
+                user_id,
+                limit=limit,
+                older_than=older_than,
+                newer_than=newer_than,
+                from_oldest=from_oldest,
+                only=only or ConversationFilter(),
+            )
+
+    async def create(self, user_id: str, draft: ConversationDraft) -> tuple[Conversation, Sequence[Message]]:
+        """Store a new conversation, messages included. The same draft under the same id again returns the stored one.
+
+        Raises:
+            BadUserInput: names the field.
+            Conflict: the user has another conversation of this id.
+        """
+        check_draft(draft, self._limits)
+        async with self._database.write() as session:
+            key = clean_id(draft.external_id, "id")
+            if key is not None and (stored := await conversation_of(session, user_id, key)) is not None:
+                messages = await active_branch(session, stored.id)
+                if same_as_stored(draft, stored, messages, self._default_model()):
+                    return stored, messages
+                raise Conflict(f"You have another conversation with the id {key!r}", field="id")
+            await self._check_count(session, user_id)
+            now = utc_now()
+            conversation = Conversation(
+                owner_id=user_id,
+                external_id=key,
+                title=draft.title or DEFAULT_TITLE,
+                model=draft.model or self._default_model(),
+                system_prompt=draft.system_prompt,
+                created_at=draft.created_at or now,
+                updated_at=draft.updated_at or draft.created_at or now,
+            )
+            branch = lay_branch(conversation, draft.messages, {}, user_id)
+            session.add(conversation)
+            await session.flush()
+            session.add_all(branch)
+            await add_to_counters(session, user_id, conversations=1, messages=len(branch))
+        return conversation, branch
+
+    def _default_model(self) -> str:
+        return self._catalog.default or "gpt-3.5-turbo"
+
+    async def _check_count(self, session: AsyncSession, user_id: str) -> None:
+        user = await user_by_id(session, user_id)
+        if user is None or user.conversation_count >= self._limits.conversations:
+            raise BadUserInput(f"At most {self._limits.conversations} conversations")
+
+    async def replace(
+        self, user_id: str, key: str, draft: ConversationDraft, expected_version: int | None = None
+    ) -> tuple[Conversation, Sequence[Message]]:
+        """Make the conversation what the draft says, messages included, as one branch.
+
+        A message whose id, role and content are unchanged keeps its identity, run and usage; all others go, with
+        their branches. An active run is cancelled. Times that the draft does not give stay as they are.
+
+        Raises:
+            NotFound: the user has none of this id.
+            Conflict: it is not at `expected_version`.
+        """
+        check_draft(draft, self._limits)
+        async with self._stopped(user_id, key, expected_version) as (session, conversation):
+            rows = await all_messages(session, conversation.id)
+            known = {row.id: row for row in rows} | {row.external_id: row for row in rows if row.external_id}
+            before = conversation.message_count
+            branch = lay_branch(conversation, draft.messages, known, user_id)
+            kept = {row.id for row in branch}
+            gone = [row for row in rows if row.id not in kept]
+            for row in gone:
+                session.expunge(row)
+            await delete_messages(session, conversation.id, [row.id for row in gone])
+            conversation.title = draft.title or DEFAULT_TITLE
+            conversation.model = draft.model or conversation.model
+            conversation.system_prompt = draft.system_prompt
+            conversation.created_at = draft.created_at or conversation.created_at
+            conversation.updated_at = draft.updated_at or utc_now()
+            conversation.version += 1
+            session.add_all(branch)
+            await add_to_counters(session, user_id, messages=len(branch) - before)
+        return conversation, branch
+
+    async def update(
+        self, user_id: str, key: str, changes: ConversationChanges, expected_version: int | None = None
+    ) -> Conversation:
+        """
+        Raises:
+            NotFound: the user has none of this id.
+            Conflict: it is not at `expected_version`.
+            BadUserInput: names the field.
+        """
+        if not isinstance(changes.title, Unset):
+            check_title(changes.title, self._limits)
+        if not isinstance(changes.model, Unset):
+            clean_model(changes.model)
+        if not isinstance(changes.system_prompt, Unset):
+            check_system_prompt(changes.system_prompt, self._limits)
+        async with self._database.write() as session:
+            conversation = await owned(session, user_id, key)
+            _check_version(conversation, expected_version)
+            for name in ("title", "model", "system_prompt", "archived", "pinned"):
+                value = getattr(changes, name)
+                if value is not UNSET:
+                    setattr(conversation, name, value)
+            conversation.updated_at = utc_now()
+            conversation.version += 1
+            session.add(conversation)
+        return conversation
+
+    async def delete(self, user_id: str, key: str) -> str:
+        """Delete a conversation with its messages; an active run is cancelled. Returns its own id.
+
+        Raises:
+            NotFound: the user has none of this id.
+        """
+        async with self._stopped(user_id, key, None) as (session, conversation):
+            await detach_runs(session, conversation.id)
+            await delete_messages(session, conversation.id)
+            await add_to_counters(session, user_id, conversations=-1, messages=-conversation.message_count)
+            await session.delete(conversation)
+        return conversation.id
+
+    @asynccontextmanager
+    async def _stopped(
+        self, user_id: str, key: str, expected_version: int | None
+    ) -> AsyncIterator[tuple[AsyncSession, Conversation]]:
+        """A transaction on a conversation that no run is writing to."""
+        while True:
+            async with self._database.write() as session:
+                conversation = await owned(session, user_id, key)
+                _check_version(conversation, expected_version)
+                run = await active_run(session, conversation.id)
+                if run is None:
+                    yield session, conversation
+                    return
+            # Outside the transaction: the run's own end has to be written before it is gone.
+            await self._engine.cancel(run)
+
+
+async def owned(session: AsyncSession, user_id: str, key: str) -> Conversation:
+    conversation = await conversation_of(session, user_id, key)
+    if conversation is None:
+        raise NotFound("对话不存在")
+    return conversation
+
+
+def _check_version(conversation: Conversation, expected: int | None) -> None:
+    if expected is not None and conversation.version != expected:
+        raise Conflict(f"The conversation is at version {conversation.version}", field="expectedVersion")

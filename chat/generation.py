@@ -1,0 +1,195 @@
+"""One run's work: ask the candidates in turn, write what comes to the log, and say how it ended."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
+from chat.log import DeltaWriter, RunLog
+from chat.prompt import estimate_tokens, estimate_turns, trim
+from chat.run import Transition, transition
+from errors import ErrorCode, ProviderError, ProviderTimeout
+from models.columns import to_millis, utc_now
+from models.run import Run, RunStatus
+from providers.base import (
+    Chunk,
+    FinishChunk,
+    FinishReason,
+    GenerationRequest,
+    ReasoningChunk,
+    Turn,
+    Usage,
+    UsageChunk,
+)
+from providers.catalog import Candidate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """Times in seconds, `chars` of text and reasoning together."""
+
+    first_token: float
+    next_token: float
+    whole: float
+    chars: int
+    coalesce: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked, whoever answers."""
+
+    turns: tuple[Turn, ...]
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended, before it is stored."""
+
+    event: Transition
+    finish_reason: FinishReason | None = None
+    error: RunFailure | None = None
+
+
+@dataclass(slots=True)
+class Generation:
+    """Works on `run`, the live copy of the row, and on its log. `write` may be cancelled at any point."""
+
+    run: Run
+    prompt: Prompt
+    candidates: Sequence[Candidate]
+    log: RunLog
+    limits: GenerationLimits
+    usage: Usage | None = None
+    _asked: bool = False
+    _begun_at: float = field(default_factory=time.monotonic)
+    _deltas: DeltaWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deltas = DeltaWriter(self.log, self.limits.coalesce)
+
+    async def write(self) -> Outcome:
+        """Ask until someone answers. Provider failures end in the outcome, never in an exception."""
+        try:
+            async with asyncio.timeout(self.limits.whole):
+                return await self._ask_in_turn()
+        except TimeoutError:
+            return _failed(ProviderTimeout(f"The answer took longer than {self.limits.whole:g} seconds"))
+        finally:
+            self._deltas.flush()
+
+    async def _ask_in_turn(self) -> Outcome:
+        for candidate in self.candidates:
+            attempt: dict[str, Any] = {
+                "model": candidate.model.id,
+                "provider": candidate.provider.name,
+                "started_at": to_millis(utc_now()),
+            }
+            # A new list each time: the row's JSON column sees changes by identity.
+            self.run.attempts = [*self.run.attempts, attempt]
+            self.run.model, self.run.provider = candidate.model.id, candidate.provider.name
+            try:
+                return await self._ask(candidate)
+            except ProviderError as error:
+                failure = failure_of(error)
+                attempt["error"] = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+                self._deltas.flush()
+                last = candidate is self.candidates[-1]
+                if last or not error.retryable or self.run.time_to_first_token_ms is not None:
+                    return Outcome(Transition.FAIL, error=failure)
+                self._append_attempt_failed(failure)
+        raise AssertionError("a run has at least one candidate")
+
+    def _append_attempt_failed(self, failure: RunFailure) -> None:
+        run = self.run
+        self.log.append(RunAttemptFailed(run.id, self.log.next_seq, run.model, run.provider, failure))
+
+    async def _ask(self, candidate: Candidate) -> Outcome:
+        window = candidate.model.context_window
+        request = GenerationRequest(
+            model=candidate.model.id,
+            turns=trim(self.prompt.turns, window, self.prompt.max_tokens),
+            temperature=self.prompt.temperature,
+            max_tokens=self.prompt.max_tokens,
+        )
+        self._asked = True
+        reason: FinishReason | None = None
+        chars = 0
+        async with aclosing(candidate.provider.stream(request)) as stream:
+            async for chunk in self._timed(stream):
+                if isinstance(chunk, UsageChunk):
+                    self.usage = chunk.usage
+                    continue
+                self._started()
+                if isinstance(chunk, FinishChunk):
+                    reason = chunk.reason
+                    continue
+                kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
+                self._deltas.write(kind, chunk.text)
+                chars += len(chunk.text)
+                if chars > self.limits.chars:
+                    reason = FinishReason.LENGTH
+                    break
+        if reason is None:
+            raise ProviderError("The model's provider stopped in the middle of the answer")
+        return Outcome(Transition.COMPLETE, finish_reason=reason)
+
+    async def _timed(self, stream: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        limit, what = self.limits.first_token, "begin"
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    chunk = await anext(stream, None)
+            except TimeoutError:
+                raise ProviderTimeout(f"The model did not {what} within {limit:g} seconds") from None
+            if chunk is None:
+                return
+            limit, what = self.limits.next_token, "go on"
+            yield chunk
+
+    def _started(self) -> None:
+        run = self.run
+        if run.time_to_first_token_ms is not None:
+            return
+        run.time_to_first_token_ms = round((time.monotonic() - self._begun_at) * 1000, 3)
+        self.log.append(
+            RunStarted(run.id, self.log.next_seq, run.requested_model, run.model, run.provider, run.message_id)
+        )
+
+    def final_usage(self) -> Usage | None:
+        """The provider's figures; our estimate where it gave none; None when nobody was asked."""
+        if self.usage is not None or not self._asked:
+            return self.usage
+        text = self.log.text + (self.log.reasoning or "")
+        return Usage(estimate_turns(self.prompt.turns), estimate_tokens(text), estimated=True)
+
+
+def failure_of(error: ProviderError) -> RunFailure:
+    return RunFailure(error.code, error.message, error.retryable, error.retry_after)
+
+
+def _failed(error: ProviderError) -> Outcome:
+    return Outcome(Transition.FAIL, error=failure_of(error))
+
+
+def internal_failure(run_id: str) -> Outcome:
+    """For what we did not foresee; the log has the details under the run's id."""
+    logger.exception("run %s failed", run_id)
+    message = f"Something went wrong (request {run_id})"
+    return Outcome(Transition.FAIL, error=RunFailure(ErrorCode.INTERNAL_ERROR, message, retryable=True))
+
+
+def end_of(run: Run, outcome: Outcome) -> RunStatus:
+    """The state that the outcome leads to; a run that ends before it was started passes through RUNNING."""
+    status = RunStatus(run.status)
+    if status is RunStatus.QUEUED and outcome.event is Transition.COMPLETE:
+        status = transition(status, Transition.START)
+    return transition(status, outcome.event)

@@ -1,0 +1,23 @@
+"""Alembic's entry: runs on the connection that models.migrate hands in, or on DATABASE_PATH from `alembic -x path=`."""
+
+from alembic import context
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
+
+from models import conversation, message, run, user
+
+TABLES = (conversation, message, run, user)
+
+
+def run_migrations() -> None:
+    connection = context.config.attributes.get("connection")
+    if connection is None:
+        path = context.get_x_argument(as_dictionary=True)["path"]
+        connection = create_engine(f"sqlite:///{path}").connect()
+    context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+run_migrations()

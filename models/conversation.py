@@ -1,0 +1,116 @@
+"""Conversations. Every query takes the owner."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, Index, UniqueConstraint, func, literal, tuple_, update
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.columns import Millis, utc_now
+from models.ids import new_id
+
+
+class Conversation(SQLModel, table=True):
+    """`external_id` is the id that the owner's client chose. `message_count` counts the active branch."""
+
+    __tablename__ = "conversation"
+    __table_args__ = (
+        UniqueConstraint("owner_id", "external_id"),
+        Index("ix_conversation_owner_updated", "owner_id", "updated_at", "id"),
+    )
+
+    id: str = Field(default_factory=lambda: new_id("conv"), primary_key=True)
+    owner_id: str = Field(foreign_key="user_account.id")
+    external_id: str | None = None
+    title: str
+    model: str
+    system_prompt: str | None = None
+    created_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
+    updated_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
+    archived: bool = False
+    pinned: bool = False
+    version: int = 1
+    message_count: int = 0
+    head_id: str | None = None
+
+
+class ConversationFilter(NamedTuple):
+    """What a list is narrowed to; None leaves that side open."""
+
+    archived: bool | None = None
+    pinned: bool | None = None
+    title_contains: str | None = None
+    model: str | None = None
+
+
+class Position(NamedTuple):
+    """A place in the list, newest first."""
+
+    updated_at: datetime
+    id: str
+
+
+async def conversation_of(session: AsyncSession, owner_id: str, key: str) -> Conversation | None:
+    """The owner's conversation by its own id, else by the id that the owner's client gave it."""
+    own = select(Conversation).where(Conversation.owner_id == owner_id)
+    found = (await session.exec(own.where(Conversation.id == key))).first()
+    if found is None:
+        found = (await session.exec(own.where(Conversation.external_id == key))).first()
+    return found
+
+
+async def conversations_of(session: AsyncSession, owner_id: str, ids: Sequence[str]) -> dict[str, Conversation]:
+    """Those of `ids` that the owner has."""
+    rows = await session.exec(
+        select(Conversation).where(Conversation.owner_id == owner_id, col(Conversation.id).in_(ids))
+    )
+    return {row.id: row for row in rows}
+
+
+async def list_conversations(
+    session: AsyncSession,
+    owner_id: str,
+    *,
+    limit: int | None = None,
+    older_than: Position | None = None,
+    newer_than: Position | None = None,
+    from_oldest: bool = False,
+    only: ConversationFilter = ConversationFilter(),  # noqa: B008
+) -> Sequence[Conversation]:
+    """The owner's conversations, newest `updated_at` first (oldest first with `from_oldest`), by keyset."""
+    query = select(Conversation).where(Conversation.owner_id == owner_id)
+    place = tuple_(col(Conversation.updated_at), col(Conversation.id))
+    if older_than is not None:
+        query = query.where(place < tuple_(*_bound(older_than)))
+    if newer_than is not None:
+        query = query.where(place > tuple_(*_bound(newer_than)))
+    if only.archived is not None:
+        query = query.where(Conversation.archived == only.archived)
+    if only.pinned is not None:
+        query = query.where(Conversation.pinned == only.pinned)
+    if only.title_contains:
+        query = query.where(col(Conversation.title).contains(only.title_contains, autoescape=True))
+    if only.model is not None:
+        query = query.where(Conversation.model == only.model)
+    if from_oldest:
+        query = query.order_by(col(Conversation.updated_at), col(Conversation.id))
+    else:
+        query = query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc())
+    return (await session.exec(query.limit(limit))).all()
+
+
+def _bound(position: Position) -> tuple[Any, Any]:
+    # Typed: a bare datetime would be bound as SQLite's text, not as our milliseconds.
+    return literal(position.updated_at, Millis), literal(position.id)
+
+
+async def count_conversations(session: AsyncSession) -> int:
+    """Of all users, for /health."""
+    return (await session.exec(select(func.count()).select_from(Conversation))).one()
+
+
+async def touch_conversation(session: AsyncSession, conversation_id: str) -> None:
+    """Something happened in it now: it moves to the front of the list."""
+    await session.exec(update(Conversation).where(col(Conversation.id) == conversation_id).values(updated_at=utc_now()))

@@ -1,0 +1,98 @@
+"""The database: one engine, sessions for reading, and one writer at a time for SQLite."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from errors import Unavailable
+
+BUSY_SECONDS = 5
+READERS = 8
+"""Each is a thread; a read takes 0.1 to 1 ms, so 8 are far more than one event loop can ask of."""
+
+
+class Database:
+    """SQLite in WAL mode. Reads run side by side; writes queue here and, by the file's lock, between processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader = self._engine(path, READERS, "BEGIN")
+        # IMMEDIATE: a transaction that reads first and writes later would fail with "database is locked" unretried.
+        self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
+        self._write_lock = asyncio.Lock()
+
+    @staticmethod
+    def _engine(path: Path, size: int, begin: str) -> AsyncEngine:
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{path}",
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS * 2,
+            connect_args={"timeout": BUSY_SECONDS},
+        )
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def start(connection: Any) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session for one read.
+
+        Raises:
+            Unavailable: the database cannot be read now.
+        """
+        with translated():
+            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
+                yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A transaction, committed at the end of the block and rolled back when it raises.
+
+        Raises:
+            Unavailable: the disk is full, or another process holds the database.
+        """
+        with translated():
+            async with (
+                self._write_lock,
+                AsyncSession(self._writer, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+
+    async def aclose(self) -> None:
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+
+class translated:  # noqa: N801
+    """Turns what a database says when it cannot work (full disk, lock, lost connection) into `Unavailable`."""
+
+    MARKS = ("database is locked", "disk is full", "disk i/o error", "readonly database", "unable to open")
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, DBAPIError) and any(mark in str(error.orig).lower() for mark in self.MARKS):
+            raise Unavailable("The database cannot do this now; try again", retry_after=1) from error
+        if isinstance(error, TimeoutError) and kind is not TimeoutError:
+            raise Unavailable("The database is busy; try again", retry_after=1) from error

@@ -1,0 +1,274 @@
+"""Every setting, typed, read once from the environment and `.env`. Only the roots (app, cli) import this."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from errors import StartError
+
+ROOT = Path(__file__).resolve().parent
+
+PLACEHOLDER_SECRETS = frozenset(
+    {
+        "your-very-secure-secret-key-change-this-in-production",
+        "your-secret-key-change-in-production",
+    }
+)
+PLACEHOLDER_KEYS = frozenset({"sk-your-openai-key", "sk-ant-your-anthropic-key", "your-google-key"})
+KEY_MARKERS = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+MIN_SECRET_BYTES = 32
+
+KiB, MiB = 1024, 1024 * 1024
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _unset_if_blank(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_unset_if_blank)]
+OptionalKey = Annotated[SecretStr | None, BeforeValidator(_unset_if_blank)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Settings(BaseSettings):
+    """One frozen object. A field's description is its line in the settings table of docs/operations.md."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    # the guide's
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    workers: int = Field(1, ge=1, le=256, description="server processes (only 1 is supported yet)")
+    secret_key: OptionalKey = Field(None, description="signs tokens; at least 32 bytes; made and kept if unset")
+    algorithm: Literal["HS256"] = Field("HS256", description="of the tokens; nothing else is accepted")
+    access_token_expire_minutes: int = Field(30, ge=1, le=525_600, description="life of an access token")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("http://localhost:3000",), description="browser origins, separated by commas"
+    )
+    database_url: OptionalText = Field(None, description="sqlite:///file.db (default: in DATA_DIR)")
+    redis_url: OptionalText = Field(None, description="not supported yet")
+    openai_api_key: OptionalKey = Field(None, description="not supported yet")
+    anthropic_api_key: OptionalKey = Field(None, description="not supported yet")
+    google_api_key: OptionalKey = Field(None, description="not supported yet")
+
+    # ours
+    app_env: Literal["development", "production"] = Field("development", description="production is stricter")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    data_dir: Path = Field(ROOT / "data", description="where the database, the secret and the model are kept")
+    models_dir: Path | None = Field(None, description="where model files are kept (default: DATA_DIR/models)")
+    legacy_socket: Literal["guests", "token", "open"] = Field("guests", description="who may use /ws/{user_id}")
+    rate_limits: bool = Field(True, description="off ends rates and counts, never sizes and times")
+    model_fallback: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
+        None, description="models tried when the asked one cannot answer; none: no other"
+    )
+    embedded_model: bool = Field(True, description="run the small model on this machine's processor")
+    embedded_fetch: bool = Field(True, description="fetch its file when it is not there")
+    embedded_slots: int = Field(4, ge=1, le=64, description="answers it writes at the same time")
+    embedded_context: int = Field(4096, ge=512, le=131_072, description="tokens of context for each of them")
+    scripted_model: bool = Field(False, description="the scripted fake, for tests and benchmarks")
+
+    # sizes
+    max_body_bytes: Count = Field(MiB, description="largest request body")
+    max_conversation_bytes: Count = Field(
+        16 * MiB, description="largest body of POST and PUT /api/conversations (they carry every message)"
+    )
+    max_frame_bytes: Count = Field(256 * KiB, description="largest socket frame that is read")
+    max_message_chars: Count = Field(100_000, description="longest message text")
+    max_system_prompt_chars: Count = Field(32_000, description="longest system prompt")
+    max_title_chars: Count = Field(200, description="longest title")
+    max_conversation_messages: Count = Field(10_000, description="most messages stored at once in a conversation")
+    max_chat_messages: Count = Field(2_000, description="most messages in one stateless chat")
+    max_conversations: Count = Field(100_000, description="most conversations of one user")
+    max_query_tokens: Count = Field(1_000, description="most lexical tokens in one GraphQL document")
+
+    # runs
+    runs_per_process: Count = Field(256, description="answers written at the same time")
+    runs_per_user: Count = Field(8, description="answers running or waiting for one user")
+    run_queue: Count = Field(1_000, description="answers waiting for their turn")
+    run_seconds: Seconds = Field(600, description="longest life of a run")
+    run_chars: Count = Field(400_000, description="longest text of a run")
+    first_token_seconds: Seconds = Field(120, description="longest wait for a model's first chunk")
+    next_token_seconds: Seconds = Field(60, description="longest wait between two chunks")
+    coalesce_seconds: float = Field(0.02, ge=0, le=1, description="deltas within it become one event")
+    run_keep_seconds: Seconds = Field(60, description="how long a finished run's deltas stay readable")
+    chat_grace_seconds: float = Field(10, ge=0, le=600, description="a keyed stateless run outlives its last follower")
+    chat_key_seconds: Seconds = Field(600, description="how long an idempotency key of a stateless chat holds")
+    lease_seconds: Seconds = Field(2, description="a run whose worker is silent for so long is interrupted")
+    shutdown_grace_seconds: float = Field(5, ge=0, le=600, description="running answers may finish at a stop")
+
+    # sockets
+    send_timeout_seconds: Seconds = Field(30, description="a reader that takes nothing for so long is closed")
+    socket_init_seconds: Seconds = Field(10, description="wait for connection_init")
+    operations_per_socket: Count = Field(50, description="operations under way on one GraphQL socket")
+    sockets: Count = Field(10_000, description="open sockets of this process")
+    guest_sockets: Count = Field(500, description="open legacy sockets without a token")
+    socket_frames_per_minute: Count = Field(240, description="frames one legacy socket may send in a minute")
+    guest_chats_per_minute: Count = Field(20, description="chats one socket without a token may ask in a minute")
+    guest_max_tokens: int = Field(512, ge=1, le=4096, description="longest answer to a socket without a token")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin == "*":
+                raise ValueError("* would let every site act for your users; list the origins")
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
+                raise ValueError(f"{origin!r} is not an origin like https://example.com")
+        return tuple(origin.rstrip("/").lower() for origin in value)
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or value.get_secret_value() in PLACEHOLDER_SECRETS:
+            return value
+        secret = value.get_secret_value()
+        if any(marker in secret for marker in KEY_MARKERS):
+            raise ValueError("is a key or certificate; use random text")
+        if len(secret.encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"is shorter than {MIN_SECRET_BYTES} bytes")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.partition(":///")
+        if scheme in {"sqlite", "sqlite+aiosqlite"}:
+            if not separator or not rest or rest.startswith((":memory:", "file:", "?")):
+                raise ValueError("names no file; use sqlite:///path/to/chat.db")
+            return value
+        if value.startswith(("postgres://", "postgresql://", "postgresql+")):
+            raise ValueError("PostgreSQL is not supported yet; unset it to use SQLite")
+        raise ValueError("is not an address we know; use sqlite:///path/to/chat.db")
+
+    @cached_property
+    def database_path(self) -> Path:
+        """The SQLite file, as an absolute path."""
+        if self.database_url is None:
+            return self.data_dir.resolve() / "chat.db"
+        return Path(self.database_url.partition(":///")[2].partition("?")[0]).resolve()
+
+    @cached_property
+    def fallback(self) -> tuple[str, ...] | None:
+        """Models to fall back to; None: the default of the catalogue."""
+        if self.model_fallback is None:
+            return None
+        return tuple(name for name in self.model_fallback if name.lower() != "none")
+
+    def provider_keys(self) -> dict[str, str]:
+        """The keys that are really set, placeholders of the guide left out."""
+        keys = {
+            "OPENAI_API_KEY": self.openai_api_key,
+            "ANTHROPIC_API_KEY": self.anthropic_api_key,
+            "GOOGLE_API_KEY": self.google_api_key,
+        }
+        return {
+            name: key.get_secret_value()
+            for name, key in keys.items()
+            if key is not None and key.get_secret_value() not in PLACEHOLDER_KEYS
+        }
+
+    def warnings(self) -> Iterable[str]:
+        """What the operator should know at start, one line each."""
+        for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY"):
+            key: SecretStr | None = getattr(self, name.lower())
+            if key is not None and key.get_secret_value() in PLACEHOLDER_KEYS:
+                yield f"{name} is the guide's placeholder: treated as unset"
+        if self._has_placeholder_secret():
+            yield "SECRET_KEY is the guide's placeholder: a random secret is used instead"
+        if self.legacy_socket == "open":
+            yield "LEGACY_SOCKET=open: anyone may speak under any id on /ws; for closed networks only"
+        if not self.rate_limits:
+            yield "RATE_LIMITS=off: rates and counts are not limited"
+        if self.scripted_model:
+            yield "SCRIPTED_MODEL is on: models named scripted… answer from a script"
+
+    def _has_placeholder_secret(self) -> bool:
+        return self.secret_key is not None and self.secret_key.get_secret_value() in PLACEHOLDER_SECRETS
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is opened.
+
+        Raises:
+            StartError: one line that names the variable.
+        """
+        if self.workers > 1:
+            raise StartError("WORKERS: several workers are not supported yet; set WORKERS=1")
+        if self.redis_url is not None:
+            raise StartError("REDIS_URL: Redis is not supported yet; unset it")
+        for name in self.provider_keys():
+            raise StartError(f"{name}: this provider is not supported yet; unset it to use the embedded model")
+        if self.app_env == "production":
+            if self.secret_key is None or self._has_placeholder_secret():
+                raise StartError("SECRET_KEY: set at least 32 random bytes for APP_ENV=production")
+            if self.scripted_model:
+                raise StartError("SCRIPTED_MODEL: not with APP_ENV=production")
+
+    def signing_secret(self) -> str:
+        """The secret that signs tokens; made at the first start and kept beside the database, mode 0600.
+
+        Raises:
+            StartError: it cannot be read or written, or is too short.
+        """
+        if self.secret_key is not None and not self._has_placeholder_secret():
+            return self.secret_key.get_secret_value()
+        path = self.database_path.with_name("secret.key")
+        try:
+            return _read_or_make_secret(path)
+        except OSError as error:
+            raise StartError(f"SECRET_KEY: cannot keep one in {path} ({error.strerror}); set it") from error
+
+
+def _read_or_make_secret(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+    try:
+        # A link, not a rename: of several processes that start at once, the first one's secret stays.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    secret = path.read_text().strip()
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise StartError(f"SECRET_KEY: the secret kept in {path} is damaged; delete that file or set the variable")
+    return secret
+
+
+def load_settings() -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        StartError: one line that names every variable at fault.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise StartError("; ".join(_line(item["loc"], item["msg"]) for item in error.errors())) from None
+    except UnicodeDecodeError:
+        raise StartError(".env: not UTF-8") from None
+    settings.check()
+    return settings
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    return f"{str(location[0]).upper()}: {message.removeprefix('Value error, ')}"
