@@ -4,14 +4,18 @@ import {
   type FetcherParams,
   type FetcherReturnType,
 } from '@graphiql/toolkit'
-import { type DocumentNode, type ExecutionResult, getOperationAST } from 'graphql'
+import {
+  type DocumentNode,
+  type FormattedExecutionResult,
+  type GraphQLFormattedError,
+  getOperationAST,
+} from 'graphql'
 import { createClient, type SubscribePayload } from 'graphql-ws'
 
 import { Transcript } from './transcript'
 
 interface Sink {
-  next: (result: ExecutionResult) => void
-  error: (error: unknown) => void
+  next: (result: FormattedExecutionResult) => void
   complete: () => void
 }
 
@@ -42,16 +46,19 @@ function subscription(
       const client = createClient({ url, connectionParams: headers, retryAttempts: 0 })
       const transcript = new Transcript()
       const frame = new LatestPerFrame(sink.next)
+      const finish = () => {
+        frame.flush()
+        sink.complete()
+      }
+      let latest: FormattedExecutionResult = {}
       const unsubscribe = client.subscribe(params as SubscribePayload, {
-        next: (result) => frame.show(transcript.add(result as ExecutionResult)),
-        error: (error) => {
-          frame.flush()
-          sink.error(readable(error))
+        next: (result) => frame.show((latest = transcript.add(result as FormattedExecutionResult))),
+        // What has come stays in sight.
+        error: (failure) => {
+          frame.show({ ...latest, errors: errorsOf(failure) })
+          finish()
         },
-        complete: () => {
-          frame.flush()
-          sink.complete()
-        },
+        complete: finish,
       })
       return {
         unsubscribe() {
@@ -85,9 +92,11 @@ class LatestPerFrame<T> {
   }
 }
 
-function readable(error: unknown): unknown {
-  if (error instanceof CloseEvent) {
-    return new Error(`The server closed the socket: ${error.code} ${error.reason || '(no reason)'}`)
+function errorsOf(failure: unknown): readonly GraphQLFormattedError[] {
+  if (Array.isArray(failure)) return failure
+  if (failure instanceof CloseEvent) {
+    return [{ message: `The server closed the socket: ${failure.code} ${failure.reason || '(no reason)'}` }]
   }
-  return error instanceof Event ? new Error('The socket could not be opened.') : error
+  if (failure instanceof Error) return [{ message: failure.message }]
+  return [{ message: 'The socket could not be opened.' }]
 }

@@ -1,4 +1,4 @@
-import type { ExecutionResult } from 'graphql'
+import type { FormattedExecutionResult } from 'graphql'
 
 /**
  * Gives each payload of a run's events the text that has come so far, as `extensions.text`: GraphiQL shows
@@ -7,7 +7,7 @@ import type { ExecutionResult } from 'graphql'
 export class Transcript {
   private text = ''
 
-  add(result: ExecutionResult): ExecutionResult {
+  add(result: FormattedExecutionResult): FormattedExecutionResult {
     for (const event of Object.values(result.data ?? {})) this.read(event)
     if (!this.text) return result
     return { ...result, extensions: { ...result.extensions, text: this.text } }
