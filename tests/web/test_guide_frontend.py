@@ -99,7 +99,7 @@ async def test_typing_reaches_the_others(page: Page, browser: Browser, guide_pag
 
 
 async def test_the_guides_component(page: Page) -> None:
-    """It logs in as testuser, asks over REST, then over the socket; both answers come."""
+    """It logs in and gets its answer over REST; what comes over its socket it keeps to itself."""
     await page.evaluate("backendApi.register('testuser', 'testuser@example.com', 'password123').catch(() => null)")
     console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
