@@ -1,0 +1,76 @@
+"""The embedded model as a provider: what `python app.py` answers with when nothing is configured."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import httpx
+
+from errors import ModelUnavailable, ProviderError
+from providers.base import Chunk, GenerationRequest, ModelInfo
+from providers.loopback import busy_slots, loopback_client
+from providers.openai_wire import Patience, completion_body, stream_completion
+from providers.supervisor import EmbeddedModel, Endpoint
+
+# Four long prompts at once are read at 20 tokens/s each: 3,500 tokens take three minutes.
+PATIENCE = Patience(connect=5.0, first=300.0, between=60.0)
+RETRY = 0.2  # seconds
+
+
+class LocalProvider:
+    """Answers from an `EmbeddedModel` that somebody else starts and closes.
+
+    `load_patience`: seconds a request waits for a model that is only loading.
+    """
+
+    name = "local"
+
+    def __init__(self, model: EmbeddedModel, *, load_patience: float = 10.0, patience: Patience = PATIENCE) -> None:
+        self._model = model
+        self._load_patience = load_patience
+        self._patience = patience
+        self._client = loopback_client()
+
+    def models(self) -> Sequence[ModelInfo]:
+        status = self._model.status
+        return (ModelInfo(self._model.weights.name, self.name, self._model.context, status.reason),)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """Yields what the child makes. A child that died a moment ago is waited for, as one that loads is, but
+        only while nothing was sent to it. Raises ModelUnavailable with the reason, and other ProviderErrors."""
+        deadline = asyncio.get_running_loop().time() + self._load_patience
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            endpoint = await self._model.wait_ready(max(left, 0))
+            if endpoint is None:
+                raise ModelUnavailable(self._model.status.reason)
+            try:
+                async with aclosing(self._stream(endpoint, request)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except ProviderError as exc:
+                if not isinstance(exc.__cause__, httpx.ConnectError):
+                    raise
+                if left <= 0:
+                    raise ModelUnavailable from exc
+            await asyncio.sleep(RETRY)
+
+    def _stream(self, endpoint: Endpoint, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        return stream_completion(
+            self._client,
+            f"{endpoint.base_url}/v1/chat/completions",
+            completion_body(request),
+            {"Authorization": f"Bearer {endpoint.secret}"},
+            self._patience,
+        )
+
+    async def busy_slots(self) -> int:
+        """How many answers the child decodes now. Raises ModelUnavailable, httpx.HTTPError."""
+        endpoint = self._model.status.endpoint
+        if endpoint is None:
+            raise ModelUnavailable(self._model.status.reason)
+        return await busy_slots(self._client, endpoint.base_url, endpoint.secret)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
