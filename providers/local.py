@@ -35,6 +35,9 @@ class LocalProvider:
         status = self._model.status
         return (ModelInfo(self._model.weights.name, self.name, self._model.context, status.reason),)
 
+    def find(self, model: str) -> ModelInfo | None:
+        return next((info for info in self.models() if info.id == model), None)
+
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """Yields what the child makes. A child that died a moment ago is waited for, as one that loads is, but
         only while nothing was sent to it. Raises ModelUnavailable with the reason, and other ProviderErrors."""
