@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     run_queue: Count = Field(1_000, description="answers waiting for their turn")
     run_seconds: Seconds = Field(600, description="longest life of a run")
     run_chars: Count = Field(400_000, description="longest text of a run")
-    first_token_seconds: Seconds = Field(120, description="longest wait for a model's first chunk")
+    first_token_seconds: Seconds = Field(300, description="longest wait for a model's first chunk")
     next_token_seconds: Seconds = Field(60, description="longest wait between two chunks")
     coalesce_seconds: float = Field(0.02, ge=0, le=1, description="deltas within it become one event")
     run_keep_seconds: Seconds = Field(60, description="how long a finished run's deltas stay readable")

@@ -88,8 +88,8 @@ class Engine:
         await self._records.recover(set())
         self._keeper = asyncio.create_task(self._keep_leases(), name="engine.leases")
 
-    async def aclose(self) -> None:
-        """Let running answers finish for the grace, then mark them INTERRUPTED."""
+    async def drain(self) -> None:
+        """Take no more runs; let those under way finish for the grace, then mark them INTERRUPTED."""
         self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.shutdown_grace)
@@ -97,6 +97,9 @@ class Engine:
             job.halt(Transition.INTERRUPT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.shutdown_grace + 5)
+
+    async def aclose(self) -> None:
+        await self.drain()
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):

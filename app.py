@@ -1,0 +1,248 @@
+"""The composition root: settings → database, bus, providers, engine → the application. `python app.py` serves it."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import rest.routes
+import uvicorn
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+
+import graph.routes
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from auth.tokens import Tokens
+from bus.memory import MemoryBus
+from chat.chats import Chats
+from chat.conversations import Conversations
+from chat.engine import Engine, EngineLimits
+from chat.generation import GenerationLimits
+from chat.inputs import InputLimits
+from chat.typing import Typing
+from errors import StartError
+from graph.pages import OwnOriginOnly
+from models.database import Database
+from models.migrate import migrate
+from providers.base import Provider
+from providers.catalog import Catalog
+from providers.local import LocalProvider
+from providers.scripted import ScriptedProvider
+from providers.supervisor import EmbeddedModel
+from providers.weights import CATALOGUE
+from rest.limits import BodyLimit
+from serve import OneLineStart, banner, check_port, configure_logging, on_stop, port_of_command, print_once
+from services import Presence, Services, WebLimits, WebSettings
+from settings import ROOT, Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+VERSION = "2.0.0"
+EMBEDDED = "smollm2-135m-instruct"
+MAX_FRAME_FACTOR = 16
+"""The server's frame limit over ours: what is between the two is answered by an error, what is beyond closes 1009."""
+
+
+async def _providers(settings: Settings, stack: AsyncExitStack) -> list[Provider]:
+    providers: list[Provider] = []
+    if settings.embedded_model:
+        embedded = EmbeddedModel(
+            CATALOGUE[EMBEDDED],
+            data_dir=settings.data_dir.resolve(),
+            models_dir=(settings.models_dir or settings.data_dir / "models").resolve(),
+            slots=settings.embedded_slots,
+            context=settings.embedded_context,
+            fetch=settings.embedded_fetch,
+        )
+        await embedded.start()
+        stack.push_async_callback(embedded.aclose)
+        providers.append(LocalProvider(embedded))
+    if settings.scripted_model:
+        providers.append(ScriptedProvider())
+    for provider in providers:
+        stack.push_async_callback(provider.aclose)
+    return providers
+
+
+def _engine_limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        generation=GenerationLimits(
+            first_token=settings.first_token_seconds,
+            next_token=settings.next_token_seconds,
+            whole=settings.run_seconds,
+            chars=settings.run_chars,
+            coalesce=settings.coalesce_seconds,
+        ),
+        per_process=settings.runs_per_process,
+        per_user=settings.runs_per_user,
+        queue=settings.run_queue,
+        keep=settings.run_keep_seconds,
+        chat_grace=settings.chat_grace_seconds,
+        chat_key=settings.chat_key_seconds,
+        lease=settings.lease_seconds,
+        shutdown_grace=settings.shutdown_grace_seconds,
+        counted=settings.rate_limits,
+    )
+
+
+def _input_limits(settings: Settings) -> InputLimits:
+    return InputLimits(
+        message=settings.max_message_chars,
+        system_prompt=settings.max_system_prompt_chars,
+        title=settings.max_title_chars,
+        conversation_messages=settings.max_conversation_messages,
+        chat_messages=settings.max_chat_messages,
+        conversations=settings.max_conversations,
+    )
+
+
+def _web_limits(settings: Settings) -> WebLimits:
+    return WebLimits(
+        body=settings.max_body_bytes,
+        conversation_body=settings.max_conversation_bytes,
+        frame=settings.max_frame_bytes,
+        query_tokens=settings.max_query_tokens,
+        send_timeout=settings.send_timeout_seconds,
+        init_timeout=settings.socket_init_seconds,
+        operations_per_socket=settings.operations_per_socket,
+        sockets=settings.sockets,
+        guest_sockets=settings.guest_sockets,
+        frames_per_minute=settings.socket_frames_per_minute,
+        guest_chats_per_minute=settings.guest_chats_per_minute,
+        guest_max_tokens=settings.guest_max_tokens,
+        counted=settings.rate_limits,
+    )
+
+
+@asynccontextmanager
+async def build_services(settings: Settings) -> AsyncIterator[Services]:
+    """Everything long-lived, opened; closed in the opposite order.
+
+    Raises:
+        StartError: one line that names what to set.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(migrate, settings.database_path)
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_path)
+        stack.push_async_callback(database.aclose)
+        bus = MemoryBus()
+        stack.push_async_callback(bus.aclose)
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        catalog = Catalog(await _providers(settings, stack), settings.fallback)
+        engine = Engine(database, _engine_limits(settings))
+        await engine.start()
+        stack.push_async_callback(engine.aclose)
+        inputs, web = _input_limits(settings), _web_limits(settings)
+        conversations = Conversations(database, engine, catalog, inputs)
+        yield Services(
+            database=database,
+            accounts=Accounts(
+                database, passwords, Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
+            ),
+            conversations=conversations,
+            chats=Chats(database, engine, catalog, inputs),
+            engine=engine,
+            typing=Typing(bus, conversations),
+            catalog=catalog,
+            presence=Presence(web.sockets, web.guest_sockets, web.counted),
+            limits=web,
+            settings=WebSettings(settings.allowed_origins, settings.legacy_socket, ROOT / "web" / "dist"),
+        )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; nothing is opened before its lifespan starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        configure_logging(settings.log_level)
+        for line in settings.warnings():
+            logger.warning(line)
+        try:
+            stack = AsyncExitStack()
+            services = await stack.enter_async_context(build_services(settings))
+        except (StartError, OSError) as error:
+            app.state.start_error = error
+            raise
+        async with stack:
+            app.state.services = services
+            port = getattr(app.state, "port", None) or port_of_command(sys.argv)
+            print_once(banner(port, _model_line(services)), settings.data_dir)
+            loop = asyncio.get_running_loop()
+            with on_stop(lambda: loop.call_soon_threadsafe(services.closing.set)):
+                yield
+            services.closing.set()
+
+    app = FastAPIOffline(
+        title="AI Chat Studio API",
+        version=VERSION,
+        description="REST beside the GraphQL API at /graphql. The streaming protocol is in docs/protocol.md.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, conversation_limit=settings.max_conversation_bytes)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.allowed_origins),
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    app.add_middleware(OwnOriginOnly)
+    app.add_middleware(OneLineStart)
+    rest.routes.mount(app)
+    graph.routes.mount(app, ROOT / "web" / "dist", settings.max_query_tokens)
+    return app
+
+
+def _model_line(services: Services) -> str:
+    models = services.catalog.models()
+    if not models:
+        return "none"
+    reason = models[0].unavailable_reason
+    return models[0].id if reason is None else f"{models[0].id} ({reason})"
+
+
+def main() -> int:
+    """Serve until told to stop. Exit code 1 and one line when it cannot start."""
+    try:
+        settings = load_settings()
+        check_port(settings.host, settings.port)
+    except StartError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    application = create_app(settings)
+    application.state.port = settings.port
+    config = uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        port=settings.port,
+        log_level=settings.log_level,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app`, made when `uvicorn app:app` asks for it, so that `python app.py` does not make it twice."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        application = create_app(load_settings())
+    except StartError as error:
+        raise SystemExit(str(error)) from None
+    globals()["app"] = application
+    return application
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The command line: `python cli.py serve | migrate | schema | doctor`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import app
+from chat.stats import server_totals
+from errors import StartError
+from graph.changes import breaking_changes
+from graph.schema import print_schema
+from models.database import Database
+from models.migrate import migrate
+from settings import ROOT, Settings, load_settings
+
+SCHEMA_FILE = ROOT / "schema.graphql"
+
+
+def serve(_arguments: argparse.Namespace) -> int:
+    return app.main()
+
+
+def run_migrations(_arguments: argparse.Namespace) -> int:
+    settings = load_settings()
+    migrate(settings.database_path)
+    print(f"{settings.database_path} is at the newest migration")
+    return 0
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Print the schema; with --check, say what differs from schema.graphql and which of it breaks clients."""
+    printed = print_schema()
+    if not arguments.check:
+        print(printed, end="")
+        return 0
+    stored = SCHEMA_FILE.read_text(encoding="utf-8")
+    if stored == printed:
+        print("schema.graphql is what the code says")
+        return 0
+    for change in breaking_changes(stored, printed):
+        print(f"BREAKING: {change}", file=sys.stderr)
+    print("schema.graphql differs from the code: run `make schema` and commit it", file=sys.stderr)
+    return 1
+
+
+def doctor(_arguments: argparse.Namespace) -> int:
+    """Say what this machine would run with."""
+    settings = load_settings()
+    for warning in settings.warnings():
+        print(f"warning: {warning}")
+    print(f"environment  {settings.app_env}")
+    print(f"database     {_database_line(settings)}")
+    print(f"model files  {(settings.models_dir or settings.data_dir / 'models').resolve()}")
+    print(f"web pages    {'built' if (ROOT / 'web/dist/index.html').exists() else 'not built: run `make web`'}")
+    print(f"listens on   http://{settings.host}:{settings.port}")
+    return 0
+
+
+def _database_line(settings: Settings) -> str:
+    path: Path = settings.database_path
+    if not path.exists():
+        return f"{path} (made at the first start)"
+    migrate(path)
+    users, conversations = asyncio.run(_totals(path))
+    return f"{path} ({users} users, {conversations} conversations)"
+
+
+async def _totals(path: Path) -> tuple[int, int]:
+    database = Database(path)
+    try:
+        return await server_totals(database)
+    finally:
+        await database.aclose()
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "serve": (serve, "serve the API, as `python app.py` does"),
+    "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
+    "schema": (schema, "print the GraphQL schema"),
+    "doctor": (doctor, "say what this machine would run with"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="cli.py", description="AI Chat Studio")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == "schema":
+            command.add_argument("--check", action="store_true", help="compare with schema.graphql instead")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. 1 and one line when the settings cannot work."""
+    chosen = parser().parse_args(arguments)
+    try:
+        return COMMANDS[chosen.command][0](chosen)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Register, log in, and who the viewer is."""
+
+import strawberry
+
+from auth.accounts import SignedIn
+from errors import TokenInvalid
+from graph.context import Info
+from graph.types import User
+
+
+@strawberry.input
+class RegisterInput:
+    username: str
+    email: str
+    password: str
+
+
+@strawberry.input
+class LoginInput:
+    username: str
+    password: str
+    otp: str | None = None
+
+
+@strawberry.type
+class AuthPayload:
+    access_token: str
+    token_type: str
+    expires_in: int = strawberry.field(description="Seconds.")
+    user: User
+
+    @classmethod
+    def of(cls, signed_in: SignedIn) -> "AuthPayload":
+        return cls(
+            access_token=signed_in.access_token,
+            token_type="bearer",  # noqa: S106
+            expires_in=signed_in.expires_in,
+            user=User.own(signed_in.user),
+        )
+
+
+@strawberry.type
+class AuthQuery:
+    @strawberry.field(description="The viewer; null when anonymous.")
+    async def me(self, info: Info) -> User | None:
+        if info.context.viewer is None:
+            return None
+        row = await info.context.users.load(info.context.viewer.id)
+        if row is None:
+            raise TokenInvalid
+        return User.of(row, info.context)
+
+
+@strawberry.type
+class AuthMutation:
+    @strawberry.mutation
+    async def register(self, info: Info, input: RegisterInput) -> AuthPayload:
+        accounts = info.context.services.accounts
+        return AuthPayload.of(await accounts.register(input.username, input.email, input.password))
+
+    @strawberry.mutation
+    async def login(self, info: Info, input: LoginInput) -> AuthPayload:
+        accounts = info.context.services.accounts
+        return AuthPayload.of(await accounts.login(input.username, input.password))

@@ -1,0 +1,87 @@
+"""What a resolver is given: the services, who is asking, and loaders that batch what one selection asks for."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import strawberry
+from strawberry.dataloader import DataLoader
+
+from auth.accounts import Viewer
+from errors import TokenMissing
+from models.conversation import Conversation, conversations_of
+from models.message import Message, messages_of
+from models.run import Run, active_runs, runs_of
+from models.user import User, users_by_ids
+from services import Services
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Context:
+    """Made for one operation. Loaders batch but do not remember: a subscription's next event must see what is new."""
+
+    services: Services
+    viewer: Viewer | None
+    conversations: DataLoader[str, Conversation | None] = field(init=False)
+    messages: DataLoader[str, Message | None] = field(init=False)
+    runs: DataLoader[str, Run | None] = field(init=False)
+    active_runs: DataLoader[str, Run | None] = field(init=False)
+    users: DataLoader[str, User | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        database = self.services.database
+
+        async def load_conversations(ids: list[str]) -> list[Conversation | None]:
+            async with database.read() as session:
+                return _in_order(ids, await conversations_of(session, self.user_id, ids))
+
+        async def load_messages(ids: list[str]) -> list[Message | None]:
+            async with database.read() as session:
+                return _in_order(ids, await messages_of(session, self.user_id, ids))
+
+        async def load_runs(ids: list[str]) -> list[Run | None]:
+            async with database.read() as session:
+                found = await runs_of(session, self.user_id, ids)
+            return _in_order(ids, {key: self.services.engine.live(run) for key, run in found.items()})
+
+        async def load_active_runs(conversation_ids: list[str]) -> list[Run | None]:
+            async with database.read() as session:
+                found = await active_runs(session, conversation_ids)
+            live = {key: self.services.engine.live(run) for key, run in found.items()}
+            return _in_order(conversation_ids, {key: run for key, run in live.items() if run.active})
+
+        async def load_users(ids: list[str]) -> list[User | None]:
+            async with database.read() as session:
+                return _in_order(ids, await users_by_ids(session, ids))
+
+        self.conversations = _loader(load_conversations)
+        self.messages = _loader(load_messages)
+        self.runs = _loader(load_runs)
+        self.active_runs = _loader(load_active_runs)
+        self.users = _loader(load_users)
+
+    def require(self) -> Viewer:
+        """
+        Raises:
+            TokenMissing: anonymous.
+        """
+        if self.viewer is None:
+            raise TokenMissing
+        return self.viewer
+
+    @property
+    def user_id(self) -> str:
+        return self.require().id
+
+
+def _loader(load: Callable[[list[str]], Awaitable[list[T | None]]]) -> DataLoader[str, T | None]:
+    return DataLoader(load, cache=False)
+
+
+def _in_order(ids: list[str], found: dict[str, T]) -> list[T | None]:
+    return [found.get(key) for key in ids]
+
+
+Info = strawberry.Info[Context, None]

@@ -1,0 +1,79 @@
+"""The schema: every noun's fields under three roots."""
+
+from collections.abc import Mapping
+
+import strawberry
+from graphql import (
+    GraphQLArgument,
+    GraphQLInputField,
+    GraphQLInputObjectType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    Undefined,
+)
+from strawberry.schema.config import StrawberryConfig
+
+from graph.auth import AuthMutation, AuthQuery
+from graph.chat import ChatMutation, ChatSubscription
+from graph.conversations import ConversationMutation, ConversationQuery
+from graph.events import EVENT_TYPES
+from graph.models import ModelQuery
+from graph.node import NodeQuery
+from graph.runs import RunMutation, RunQuery, RunSubscription
+from graph.stats import StatsQuery
+from graph.types import Conversation, Message, Run, User
+from graph.typing import TypingMutation, TypingSubscription
+
+
+@strawberry.type
+class Query(AuthQuery, NodeQuery, ConversationQuery, RunQuery, ModelQuery, StatsQuery):
+    pass
+
+
+@strawberry.type
+class Mutation(AuthMutation, ConversationMutation, RunMutation, TypingMutation, ChatMutation):
+    pass
+
+
+@strawberry.type
+class Subscription(RunSubscription, ChatSubscription, TypingSubscription):
+    pass
+
+
+schema = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    # Types that are met only behind an interface are not found by walking from the roots.
+    types=[*EVENT_TYPES, User, Conversation, Message, Run],
+    config=StrawberryConfig(auto_camel_case=True),
+)
+
+
+def core_schema() -> GraphQLSchema:
+    """graphql-core's own schema, which execution.py runs documents on."""
+    return schema._schema
+
+
+def _drop_null_defaults() -> None:
+    """An optional input that is absent reaches our dataclasses as None; the schema need not say `= null` for it."""
+    for kind in core_schema().type_map.values():
+        if isinstance(kind, GraphQLInputObjectType):
+            _drop(kind.fields)
+        elif isinstance(kind, GraphQLObjectType):
+            for field in kind.fields.values():
+                _drop(field.args)
+
+
+def _drop(inputs: Mapping[str, GraphQLArgument | GraphQLInputField]) -> None:
+    for item in inputs.values():
+        if item.default_value is None:
+            item.default_value = Undefined
+
+
+_drop_null_defaults()
+
+
+def print_schema() -> str:
+    """The schema language text that schema.graphql holds."""
+    return schema.as_str() + "\n"

@@ -1,0 +1,332 @@
+"""The object types. Each is made from a row by `of`, and reaches its neighbours through the context's loaders."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import strawberry
+from strawberry import ID, Private
+
+from chat.events import RunFailure
+from chat.records import failure_of_run, usage_of
+from errors import BadUserInput
+from graph.context import Context, Info
+from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
+from graph.paging import PageInfo, encode_cursor, number_in, page_info, page_size, trim_page
+from models import conversation as conversations
+from models import message as messages
+from models import run as runs
+from models import user as users
+from models.columns import from_millis
+from providers import base
+
+First = Annotated[int | None, strawberry.argument(description="1 to 100; default 20")]
+
+
+@strawberry.interface(description="Anything with an id of its own.")
+class Node:
+    id: ID
+
+
+@strawberry.type
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: float | None
+    estimated: bool
+
+    @classmethod
+    def of(cls, usage: base.Usage | None) -> Usage | None:
+        if usage is None:
+            return None
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
+            cached_tokens=usage.cached_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=None,
+            estimated=usage.estimated,
+        )
+
+
+@strawberry.type
+class RunError:
+    code: ErrorCode
+    message: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, failure: RunFailure | None) -> RunError | None:
+        return None if failure is None else cls.known(failure)
+
+    @classmethod
+    def known(cls, failure: RunFailure) -> RunError:
+        return cls(code=failure.code, message=failure.message, retryable=failure.retryable)
+
+
+@strawberry.type
+class RunAttempt:
+    model: str
+    provider: str
+    started_at: datetime
+    error: RunError | None
+
+    @classmethod
+    def of(cls, attempt: dict[str, Any]) -> RunAttempt:
+        error = attempt.get("error")
+        return cls(
+            model=attempt["model"],
+            provider=attempt["provider"],
+            started_at=from_millis(attempt["started_at"]),
+            error=None
+            if error is None
+            else RunError(code=ErrorCode(error["code"]), message=error["message"], retryable=error["retryable"]),
+        )
+
+
+@strawberry.type
+class User(Node):
+    username: str
+    email: str | None = strawberry.field(description="Null unless it is the viewer, as all below.")
+    created_at: datetime | None
+    role: UserRole | None
+
+    @classmethod
+    def of(cls, row: users.User, context: Context) -> User:
+        if context.viewer is not None and context.viewer.id == row.id:
+            return cls.own(row)
+        return cls(id=ID(row.id), username=row.username, email=None, created_at=None, role=None)
+
+    @classmethod
+    def own(cls, row: users.User) -> User:
+        """As the user sees their own account."""
+        return cls(
+            id=ID(row.id),
+            username=row.username,
+            email=row.email,
+            created_at=row.created_at,
+            role=UserRole(row.role),
+        )
+
+
+@strawberry.type
+class Member:
+    user: User
+    role: MemberRole
+
+
+@strawberry.type(description="One generation. It belongs to the server: a client that goes away does not stop it.")
+class Run(Node):
+    status: RunStatus
+    requested_model: str
+    model: str
+    provider: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    time_to_first_token_ms: float | None
+    usage: Usage | None
+    finish_reason: FinishReason | None
+    error: RunError | None
+    attempts: list[RunAttempt]
+    last_seq: int
+    message_id: Private[str | None]
+    conversation_id: Private[str | None]
+
+    @classmethod
+    def of(cls, row: runs.Run, context: Context) -> Run:
+        log = context.services.engine.log_of(row.id)
+        return cls(
+            id=ID(row.id),
+            status=RunStatus(row.status),
+            requested_model=row.requested_model,
+            model=row.model,
+            provider=row.provider,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            time_to_first_token_ms=row.time_to_first_token_ms,
+            usage=Usage.of(usage_of(row)),
+            finish_reason=None if row.finish_reason is None else FinishReason(row.finish_reason),
+            error=RunError.of(failure_of_run(row)),
+            attempts=[RunAttempt.of(attempt) for attempt in row.attempts],
+            last_seq=row.last_seq if log is None else log.last_seq,
+            message_id=row.message_id,
+            conversation_id=row.conversation_id,
+        )
+
+    @strawberry.field
+    async def message(self, info: Info) -> Message | None:
+        return await load_message(info.context, self.message_id)
+
+    @strawberry.field
+    async def conversation(self, info: Info) -> Conversation | None:
+        return await load_conversation(info.context, self.conversation_id)
+
+
+@strawberry.type
+class Message(Node):
+    external_id: str | None
+    role: Role
+    content: str
+    reasoning: str | None
+    status: MessageStatus
+    created_at: datetime
+    model: str | None
+    row: Private[messages.Message]
+
+    @classmethod
+    def of(cls, row: messages.Message, context: Context) -> Message:
+        live = context.services.engine.log_of(row.run_id) if row.run_id and row.status == "STREAMING" else None
+        return cls(
+            id=ID(row.id),
+            external_id=row.external_id,
+            role=Role(row.role),
+            content=row.content if live is None else live.text,
+            reasoning=row.reasoning if live is None else live.reasoning,
+            status=MessageStatus(row.status),
+            created_at=row.created_at,
+            model=row.model,
+            row=row,
+        )
+
+    @strawberry.field
+    async def author(self, info: Info) -> User | None:
+        row = None if self.row.author_id is None else await info.context.users.load(self.row.author_id)
+        return None if row is None else User.of(row, info.context)
+
+    @strawberry.field
+    async def usage(self, info: Info) -> Usage | None:
+        row = None if self.row.run_id is None else await info.context.runs.load(self.row.run_id)
+        return None if row is None else Usage.of(usage_of(row))
+
+    @strawberry.field
+    async def run(self, info: Info) -> Run | None:
+        row = None if self.row.run_id is None else await info.context.runs.load(self.row.run_id)
+        return None if row is None else Run.of(row, info.context)
+
+    @strawberry.field
+    async def parent(self, info: Info) -> Message | None:
+        return await load_message(info.context, self.row.parent_id)
+
+    @strawberry.field(description="Edits and regenerations of the same place, this one included, oldest first.")
+    async def siblings(self, info: Info) -> list[Message]:
+        async with info.context.services.database.read() as session:
+            rows = await messages.siblings_of(session, self.row)
+        return [Message.of(row, info.context) for row in rows]
+
+
+@strawberry.type
+class MessageEdge:
+    cursor: str
+    node: Message
+
+
+@strawberry.type
+class MessageConnection:
+    edges: list[MessageEdge]
+    page_info: PageInfo
+
+
+@strawberry.type
+class Conversation(Node):
+    external_id: str | None
+    title: str
+    model: str
+    system_prompt: str | None
+    created_at: datetime
+    updated_at: datetime
+    archived: bool
+    pinned: bool
+    version: int
+    message_count: int = strawberry.field(description="Of the active branch.")
+    row: Private[conversations.Conversation]
+
+    @classmethod
+    def of(cls, row: conversations.Conversation) -> Conversation:
+        return cls(
+            id=ID(row.id),
+            external_id=row.external_id,
+            title=row.title,
+            model=row.model,
+            system_prompt=row.system_prompt,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            archived=row.archived,
+            pinned=row.pinned,
+            version=row.version,
+            message_count=row.message_count,
+            row=row,
+        )
+
+    @strawberry.field(description="The active branch, oldest first.")
+    async def messages(
+        self, info: Info, first: First = None, after: str | None = None, last: First = None, before: str | None = None
+    ) -> MessageConnection:
+        size = page_size(first, last)
+        async with info.context.services.database.read() as session:
+            rows = await messages.active_branch(
+                session,
+                self.row.id,
+                limit=size.count + 1,
+                after_depth=number_in(after, "after"),
+                before_depth=number_in(before, "before"),
+                from_end=size.from_end,
+            )
+        page, more, fewer = trim_page(rows, size, after=after is not None, before=before is not None)
+        edges = [MessageEdge(cursor=encode_cursor(row.depth), node=Message.of(row, info.context)) for row in page]
+        return MessageConnection(edges=edges, page_info=page_info([edge.cursor for edge in edges], more, fewer))
+
+    @strawberry.field(description="The newest message of the active branch.")
+    async def head(self, info: Info) -> Message | None:
+        return await load_message(info.context, self.row.head_id)
+
+    @strawberry.field
+    async def active_run(self, info: Info) -> Run | None:
+        row = await info.context.active_runs.load(self.row.id)
+        return None if row is None else Run.of(row, info.context)
+
+    @strawberry.field
+    async def members(self, info: Info) -> list[Member]:
+        row = await info.context.users.load(self.row.owner_id)
+        return [] if row is None else [Member(user=User.of(row, info.context), role=MemberRole.OWNER)]
+
+    @strawberry.field
+    def viewer_role(self) -> MemberRole:
+        return MemberRole.OWNER
+
+
+async def load_message(context: Context, message_id: str | None) -> Message | None:
+    """The message, if it is the viewer's to see."""
+    row = None if message_id is None or context.viewer is None else await context.messages.load(message_id)
+    return None if row is None else Message.of(row, context)
+
+
+async def load_conversation(context: Context, conversation_id: str | None) -> Conversation | None:
+    """The conversation, if the viewer has a part in it."""
+    if conversation_id is None or context.viewer is None:
+        return None
+    row = await context.conversations.load(conversation_id)
+    return None if row is None else Conversation.of(row)
+
+
+async def load_run(context: Context, run_id: str) -> Run | None:
+    """The run, if the viewer caused it."""
+    row = None if context.viewer is None else await context.runs.load(run_id)
+    return None if row is None else Run.of(row, context)
+
+
+def given(value: Any, field: str) -> Any:
+    """For inputs that may be absent but not null.
+
+    Raises:
+        BadUserInput: it is null.
+    """
+    if value is None:
+        raise BadUserInput(f"{field} cannot be null", field=field)
+    return value

@@ -1,0 +1,166 @@
+"""What surrounds the application when it is served: the socket, the banner, the logs, the signals."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.logging import DefaultFormatter
+
+from errors import StartError
+
+DEFAULT_PORT = 8000
+TOKEN = re.compile(r"((?:token|access_token)=)[^&\s\"']+")
+Handler = Callable[[int, FrameType | None], None]
+
+
+def check_port(host: str, port: int) -> None:
+    """Know that the port is taken before anything is started: the server binds it last.
+
+    Raises:
+        StartError: one line that names PORT or HOST.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as error:
+            raise StartError(f"HOST: {host!r} is not an address of this machine") from error
+        except OSError as error:
+            raise StartError(
+                f"PORT: cannot listen on {host}:{port} ({error.strerror}); set PORT to a free one"
+            ) from error
+
+
+def port_of_command(arguments: list[str]) -> int:
+    """The port that `uvicorn app:app` was told, by its argument or its variable."""
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--port":
+            value = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+            return int(value) if value.isdigit() else DEFAULT_PORT
+    value = os.environ.get("UVICORN_PORT", "")
+    return int(value) if value.isdigit() else DEFAULT_PORT
+
+
+def banner(port: int, model: str) -> str:
+    return (
+        "🚀 启动 AI Chat Studio Backend...\n"
+        f"📝 API文档: http://localhost:{port}/docs\n"
+        f"🔌 WebSocket: ws://localhost:{port}/ws/{{user_id}}\n"
+        f"🍓 GraphQL: http://localhost:{port}/graphql\n"
+        f"🤖 Model: {model}\n"
+    )
+
+
+def print_once(text: str, directory: Path) -> None:
+    """Print for the whole server: of the workers that one parent started, the first one does."""
+    server = str(os.getppid() if _is_worker() else os.getpid())
+    with FileLock(directory / "banner.lock"):
+        mark = directory / "banner"
+        if mark.exists() and mark.read_text() == server:
+            return
+        mark.write_text(server)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def _is_worker() -> bool:
+    # uvicorn's workers and reloaders are spawned by multiprocessing, whose start-up leaves this name.
+    return "multiprocessing.spawn" in sys.modules and "__mp_main__" in sys.modules
+
+
+class LateStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what sys.stderr is at the moment: a progress bar takes its place while it is drawn."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):  # type: ignore[no-untyped-def]
+        return sys.stderr
+
+
+class RedactTokens(logging.Filter):
+    """Access logs hold addresses, and the legacy socket's may hold a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(TOKEN.sub(r"\1…", arg) if isinstance(arg, str) else arg for arg in record.args)
+        if isinstance(record.msg, str):
+            record.msg = TOKEN.sub(r"\1…", record.msg)
+        return True
+
+
+def configure_logging(level: str) -> None:
+    """Our loggers in uvicorn's format; libraries speak up from warnings on. May be called again."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, LateStderr) for handler in root.handlers):
+        handler = LateStderr()
+        handler.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s", use_colors=sys.stderr.isatty()))
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
+        logging.getLogger(name).setLevel(level.upper())
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(item, RedactTokens) for item in logger.filters):
+            logger.addFilter(RedactTokens())
+
+
+@contextmanager
+def on_stop(call: Callable[[], None]) -> Iterator[None]:
+    """Call when SIGTERM or SIGINT comes, before the server's own handler: uvicorn tells the application only after
+    the last open stream has ended, and a stream that is not told never ends."""
+    previous: dict[signal.Signals, Handler] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        call()
+        handler = previous.get(signal.Signals(number))
+        if callable(handler):
+            handler(number, frame)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        current = signal.getsignal(name)
+        if callable(current):
+            previous[name] = current
+            try:
+                signal.signal(name, handle)
+            except ValueError:  # not the main thread: an embedding test, say
+                previous.pop(name)
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            if signal.getsignal(name) is handle:
+                signal.signal(name, handler)
+
+
+class OneLineStart:
+    """A start that cannot work is told in one line, not in a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def tell(message: Message) -> None:
+            error = getattr(scope["app"].state, "start_error", None)
+            if message["type"] == "lifespan.startup.failed" and error is not None:
+                message = {**message, "message": str(error)}
+            await send(message)
+
+        await self.app(scope, receive, tell)

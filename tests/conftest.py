@@ -1,0 +1,109 @@
+"""Fixtures that all tests share: servers as users start them, clients, accounts."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server import Server, running
+
+StartServer = Callable[..., Server]
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A registered user. `headers` carry the token."""
+
+    username: str
+    password: str
+    token: str
+    id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+Register = Callable[[], Account]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that most tests share: the scripted model, no rates."""
+    with running(tmp_path_factory.mktemp("server")) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the real embedded model, ready to answer."""
+    with running(tmp_path_factory.mktemp("model"), EMBEDDED_MODEL="true") as shared:
+        wait_for_model(shared)
+        yield shared
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Start a server with settings of one's own; it is stopped at the end of the test."""
+    with ExitStack() as stack:
+
+        def start(data_dir: Path | None = None, command: list[str] | None = None, **settings: str) -> Server:
+            folder = data_dir or tmp_path / f"server{next(_numbers)}"
+            return stack.enter_context(running(folder, command, **settings))
+
+        yield start
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as connected:
+        yield connected
+
+
+def register_on(server: Server) -> Account:
+    """A new user of this server."""
+    name = f"user{next(_numbers)}"
+    body = {"username": name, "email": f"{name}@example.com", "password": "password123"}
+    answer = httpx.post(f"{server.url}/api/auth/register", json=body, timeout=30)
+    answer.raise_for_status()
+    token = answer.json()["access_token"]
+    me = httpx.get(f"{server.url}/api/auth/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return Account(name, body["password"], token, me.json()["id"])
+
+
+@pytest.fixture
+def register(server: Server) -> Register:
+    """Make a new user of the shared server."""
+    return lambda: register_on(server)
+
+
+@pytest.fixture
+def account(register: Register) -> Account:
+    return register()
+
+
+@pytest.fixture
+def other(register: Register) -> Account:
+    """Someone else."""
+    return register()
+
+
+def wait_for_model(server: Server, seconds: float = 240) -> None:
+    """Until the embedded model can answer: the first time its file has to be fetched."""
+    deadline = httpx.Timeout(seconds)
+    query = {"query": "{ models { id available unavailableReason } }"}
+    with httpx.Client(base_url=server.url, timeout=deadline) as asking:
+        for _ in range(int(seconds * 4)):
+            models = asking.post("/graphql", json=query).json()["data"]["models"]
+            if models[0]["available"]:
+                return
+            time.sleep(0.25)
+    raise RuntimeError(f"the model is not ready: {models[0]['unavailableReason']}\n{server.log()}")
