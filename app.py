@@ -221,7 +221,6 @@ def main() -> int:
         application,
         host=settings.host,
         port=settings.port,
-        port=settings.port,
         log_level=settings.log_level,
         ws="websockets-sansio",
         ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,

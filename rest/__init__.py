@@ -1,0 +1,1 @@
+"""The documented contract: REST routes and the legacy socket, thin."""
