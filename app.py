@@ -173,10 +173,8 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             port = getattr(app.state, "port", None) or port_of_command(sys.argv)
             print_once(banner(port, _model_line(services)), settings.data_dir)
-            loop = asyncio.get_running_loop()
-            with on_stop(lambda: loop.call_soon_threadsafe(services.closing.set)):
+            async with _drained_on_stop(services):
                 yield
-            services.closing.set()
 
     app = FastAPIOffline(
         title="AI Chat Studio API",
@@ -197,6 +195,27 @@ def create_app(settings: Settings) -> FastAPI:
     rest.routes.mount(app)
     graph.routes.mount(app, ROOT / "web" / "dist", settings.max_query_tokens)
     return app
+
+
+@asynccontextmanager
+async def _drained_on_stop(services: Services) -> AsyncIterator[None]:
+    """Runs begin to end when the signal comes, not when the last connection has closed: their followers hold those."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(services.closing.set)
+
+    async def drain() -> None:
+        await services.closing.wait()
+        await services.engine.drain()
+
+    draining = asyncio.create_task(drain(), name="drain")
+    try:
+        with on_stop(stop):
+            yield
+    finally:
+        services.closing.set()
+        await draining
 
 
 def _model_line(services: Services) -> str:
