@@ -1,4 +1,4 @@
-"""The command line: `python cli.py serve | migrate | schema | doctor`."""
+"""The command line: `python cli.py serve | migrate | schema | settings | doctor`."""
 
 import argparse
 import asyncio
@@ -58,6 +58,28 @@ def doctor(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def settings_table(_arguments: argparse.Namespace) -> int:
+    """Print every setting as a Markdown table: what docs/operations.md holds."""
+    print("| variable | default | meaning |")
+    print("| --- | --- | --- |")
+    for name, field in Settings.model_fields.items():
+        print(f"| `{name.upper()}` | {_shown(field.default)} | {field.description} |")
+    return 0
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None:
+            return ""
+        case bool():
+            return "on" if default else "off"
+        case tuple():
+            return f"`{','.join(default)}`"
+        case Path():
+            return "`data` beside app.py"
+    return f"`{default}`"
+
+
 def _database_line(settings: Settings) -> str:
     path: Path = settings.database_path
     if not path.exists():
@@ -79,6 +101,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "serve": (serve, "serve the API, as `python app.py` does"),
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
     "schema": (schema, "print the GraphQL schema"),
+    "settings": (settings_table, "print every setting as a table"),
     "doctor": (doctor, "say what this machine would run with"),
 }
 
