@@ -1,0 +1,47 @@
+"""/api/auth: register, log in, who am I."""
+
+from fastapi import APIRouter
+
+from errors import NotFound
+from rest.bodies import Detail, LoginBody, RegisterBody, TokenAnswer, UserAnswer
+from rest.deps import OpenRoute, Served, Token
+
+router = APIRouter(prefix="/api/auth", route_class=OpenRoute, tags=["auth"])
+
+
+@router.post("/register", responses={400: {"model": Detail}})
+async def register(body: RegisterBody, services: Served) -> TokenAnswer:
+    """
+    Raises:
+        UsernameTaken, EmailTaken, BadUserInput
+    """
+    signed_in = await services.accounts.register(body.username, body.email, body.password)
+    return TokenAnswer(access_token=signed_in.access_token)
+
+
+@router.post("/login", responses={401: {"model": Detail}})
+async def login(body: LoginBody, services: Served) -> TokenAnswer:
+    """
+    Raises:
+        InvalidCredentials
+    """
+    signed_in = await services.accounts.login(body.username, body.password)
+    return TokenAnswer(access_token=signed_in.access_token)
+
+
+@router.get("/me", responses={401: {"model": Detail}, 404: {"model": Detail}})
+async def me(token: Token, services: Served) -> UserAnswer:
+    """The token's user. The one route that tells a user who is gone (404) from a bad token (401).
+
+    Raises:
+        TokenMissing, TokenInvalid, TokenExpired, NotFound
+    """
+    user, _ = await services.accounts.user_of(token)
+    if user is None:
+        raise NotFound("用户不存在")
+    return UserAnswer(
+        id=user.id,
+        username=user.username,
+        email=user.email,
+        created_at=user.created_at.strftime("%Y-%m-%dT%H:%M:%S"),
+    )

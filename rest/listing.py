@@ -1,0 +1,63 @@
+"""The list of conversations as JSON, made a conversation at a time."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+
+from chat.listing import whole_list
+from models.database import Database
+from models.whole import WholeConversation, WholeMessage
+
+PIECE_BYTES = 64 * 1024
+"""What is handed to the socket at once: its buffer's high-water mark."""
+
+
+async def listed(
+    database: Database, user_id: str, limit: int | None, before: str | None
+) -> AsyncGenerator[bytes, None]:
+    """The JSON array in pieces. All of it is read and made before the first piece, so that a client that reads
+    slowly holds no reader of the database.
+
+    Raises:
+        NotFound: no conversation has the id `before`.
+    """
+    pieces: list[bytes] = []
+    gathered = bytearray()
+    separator = b"["
+    async with aclosing(whole_list(database, user_id, limit, before)) as conversations:
+        async for conversation, messages in conversations:
+            gathered += separator + orjson.dumps(_shape(conversation, messages, user_id))
+            separator = b","
+            if len(gathered) >= PIECE_BYTES:
+                pieces.append(bytes(gathered))
+                gathered.clear()
+    pieces.append(bytes(gathered) + (b"]" if separator == b"," else b"[]"))
+    return _given(pieces)
+
+
+async def _given(pieces: list[bytes]) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        yield piece
+
+
+def _shape(conversation: WholeConversation, messages: list[WholeMessage], user_id: str) -> dict[str, Any]:
+    return {
+        "id": conversation.key,
+        "title": conversation.title,
+        "messages": [
+            {
+                "id": message.id,
+                "content": message.content,
+                "role": message.role.lower(),
+                "timestamp": message.created_at,
+            }
+            for message in messages
+        ],
+        "createdAt": conversation.created_at,
+        "updatedAt": conversation.updated_at,
+        "model": conversation.model,
+        "systemPrompt": conversation.system_prompt,
+        "userId": user_id,
+    }

@@ -1,0 +1,164 @@
+"""One open legacy socket: what it reads, what it answers, and the tasks that do it."""
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+
+import orjson
+from fastapi import WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from chat.chats import StatelessChat
+from chat.events import RunTextDelta
+from errors import BadUserInput, ChatError, Forbidden, RateLimited, TokenExpired
+from providers.base import Role, Turn
+from rest.errors import masked
+from rest.exchange import WAITING, Asked, Line, Memory
+from rest.frames import CHAT_COMPLETE, PONG, Frame, error_frame, frame_of, read_frame
+from rest.handshake import Caller, subprotocol_of
+from rest.rates import Rate
+from rest.streams import ReaderStuck
+from services import Services
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Its tasks end together: when the client leaves nothing of it stays, and the run that it waited for is
+    cancelled."""
+
+    def __init__(self, websocket: WebSocket, caller: Caller, services: Services) -> None:
+        limits = services.limits
+        self._websocket = websocket
+        self._caller = caller
+        self._services = services
+        self._limits = limits
+        self._line = Line()
+        self._memory = Memory()
+        self._frames = Rate(limits.frames_per_minute if limits.counted else None)
+        self._guest_chats = Rate(limits.guest_chats_per_minute if limits.counted and caller.guest else None)
+        self._opened = asyncio.Event()
+
+    async def run(self) -> None:
+        """Open the socket and serve it until its end.
+
+        Raises:
+            WebSocketDisconnect: the client left.
+            TokenExpired: the token's time came.
+            ReaderStuck: the client does not read.
+        """
+        tasks = [asyncio.create_task(self._tell_who_types())]
+        # Listen before opening: who sees the socket open may type at once, and be missed.
+        await asyncio.sleep(0)
+        try:
+            await self._websocket.accept(subprotocol_of(self._websocket))
+            self._opened.set()
+            tasks += [asyncio.create_task(work) for work in (self._read(), self._chat_in_turn(), self._expire())]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            async with asyncio.timeout(self._limits.send_timeout):
+                await self._websocket.send_text(orjson.dumps(frame).decode())
+        except TimeoutError:
+            raise ReaderStuck from None
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message["code"])
+            in_rate = self._frames.take()
+            frame: Frame = {}
+            try:
+                frame = read_frame(message, self._limits.frame)
+                if not in_rate:
+                    raise RateLimited(f"At most {self._limits.frames_per_minute} frames a minute")
+                await self._obey(frame)
+            except ChatError as error:
+                await self._send(error_frame(error))
+                if frame.get("type") == "chat":
+                    self._line.gap()
+
+    async def _obey(self, frame: Frame) -> None:
+        match frame.get("type"):
+            case "ping":
+                await self._send(PONG)
+            case "chat":
+                self._ask(frame)
+            case "typing":
+                await self._type()
+            case _:
+                raise BadUserInput("type must be ping, chat or typing", field="type")
+
+    def _ask(self, frame: Frame) -> None:
+        content, model = frame.get("content"), frame.get("model")
+        if not isinstance(content, str) or not content.strip():
+            raise BadUserInput("content must be text, and not empty", field="content")
+        if self._caller.viewer is None:
+            model = None
+        elif not isinstance(model, str | None):
+            raise BadUserInput("model must be text", field="model")
+        if not self._guest_chats.take():
+            raise RateLimited(f"At most {self._limits.guest_chats_per_minute} chats a minute without a token")
+        if not self._line.add(Asked(content, model)):
+            raise RateLimited(f"One chat at a time and {WAITING} waiting; wait for chat_complete")
+
+    async def _chat_in_turn(self) -> None:
+        while True:
+            entry = await self._line.next()
+            if isinstance(entry, Asked):
+                await self._chat(entry)
+                self._line.done()
+            for _ in range(entry if isinstance(entry, int) else 1):
+                await self._send(CHAT_COMPLETE)
+
+    async def _chat(self, asked: Asked) -> None:
+        viewer = self._caller.viewer
+        turns = [*self._memory.turns(), Turn(Role.USER, asked.content)]
+        logger.debug("收到聊天请求: user=%s, messages=%d", "guest" if viewer is None else viewer.id, len(turns))
+        limit = self._limits.guest_max_tokens if self._caller.guest else None
+        chat = StatelessChat(turns, model=asked.model, max_tokens=limit)
+        parts: list[str] = []
+        try:
+            async with aclosing(self._services.chats.chat(None if viewer is None else viewer.id, chat)) as events:
+                async for event in events:
+                    if isinstance(event, RunTextDelta):
+                        parts.append(event.text)
+                    if (frame := frame_of(event)) is not None:
+                        await self._send(frame)
+        except ChatError as error:
+            await self._send(error_frame(error))
+        except (ReaderStuck, WebSocketDisconnect):
+            raise
+        except Exception as error:
+            await self._send(error_frame(masked(error, "a chat of a legacy socket")))
+        self._memory.remember(asked.content, "".join(parts))
+
+    async def _type(self) -> None:
+        caller = self._caller
+        if caller.guest and await self._services.accounts.exists(caller.id):
+            raise Forbidden("This is a registered user's id: connect with its token")
+        await self._services.typing.tell(caller.id, None if caller.viewer is None else caller.viewer.username)
+
+    async def _tell_who_types(self) -> None:
+        async with aclosing(self._services.typing.follow(self._caller.id)) as notices:
+            async for notice in notices:
+                await self._opened.wait()
+                await self._send({"type": "user_typing", "user_id": notice.user_id})
+
+    async def _expire(self) -> None:
+        """A socket does not outlive its token."""
+        viewer = self._caller.viewer
+        if viewer is None:
+            await asyncio.Event().wait()
+            return
+        await asyncio.sleep(max(0.0, viewer.expires_at - time.time()))
+        raise TokenExpired
