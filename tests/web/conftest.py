@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Route, async_playwright
+
+from tests.server import Server, running
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_ARGS = [
@@ -46,21 +47,19 @@ def install(project: Path) -> None:
 
 
 @pytest.fixture
-def base_url() -> str:
+def base_url(server: Server) -> str:
     """The address of a running server."""
-    address = os.environ.get("STUDIO_URL")
-    if not address:
-        pytest.skip("STUDIO_URL names no running server")
-    return address.rstrip("/")
+    return server.url
 
 
-@pytest.fixture
-def guide_backend() -> str:
-    """The address that the guide's front end has built in, with a server behind it."""
+@pytest.fixture(scope="session")
+def guide_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server at the address that the guide's front end has built in."""
     with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", BACKEND_PORT)):
-            pytest.skip(f"no server on port {BACKEND_PORT}")
-    return f"http://localhost:{BACKEND_PORT}"
+        if not probe.connect_ex(("127.0.0.1", BACKEND_PORT)):
+            pytest.skip(f"port {BACKEND_PORT}, which the guide's front end has built in, is taken")
+    with running(tmp_path_factory.mktemp("guide-backend"), PORT=str(BACKEND_PORT), HOST="0.0.0.0"):
+        yield f"http://localhost:{BACKEND_PORT}"
 
 
 @pytest.fixture(scope="session")
