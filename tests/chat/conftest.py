@@ -1,0 +1,178 @@
+"""The core without a transport: a real SQLite file, the scripted provider, the real engine."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from chat.chats import Chats, Sending
+from chat.conversations import Conversations
+from chat.drafts import ConversationDraft
+from chat.engine import Engine, EngineLimits
+from chat.events import RunEvent
+from chat.generation import GenerationLimits
+from chat.inputs import InputLimits
+from models.conversation import Conversation
+from models.database import Database
+from models.ids import new_id
+from models.migrate import migrate
+from models.run import Run
+from models.user import User
+from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, TextChunk
+from providers.catalog import Catalog
+from providers.scripted import ScriptedProvider
+
+# A shared machine is slow now and then: how long one example takes says nothing here.
+settings.register_profile("unhurried", deadline=None, max_examples=100, stateful_step_count=30)
+settings.load_profile("unhurried")
+
+SECONDS = 10
+"""No test waits longer for anything that has to come."""
+
+GENERATION = GenerationLimits(first_token=5, next_token=5, whole=30, chars=100_000, coalesce=0.005)
+LIMITS = EngineLimits(
+    generation=GENERATION,
+    per_process=8,
+    per_user=8,
+    queue=20,
+    keep=30,
+    chat_grace=0.1,
+    chat_key=60,
+    lease=1,
+    shutdown_grace=0.1,
+)
+INPUTS = InputLimits(
+    message=2_000, system_prompt=500, title=100, conversation_messages=50, chat_messages=20, conversations=200
+)
+
+
+@dataclass(frozen=True)
+class Core:
+    """What app.py builds, without the transports."""
+
+    database: Database
+    engine: Engine
+    provider: ScriptedProvider
+    catalog: Catalog
+    conversations: Conversations
+    chats: Chats
+
+    async def user(self) -> str:
+        """A new user's id; nobody here logs in."""
+        name = new_id("name")
+        user = User(username=name, username_key=name, email=name, email_key=name, password_hash="-")
+        async with self.database.write() as session:
+            session.add(user)
+        return user.id
+
+    async def conversation(self, user_id: str, model: str = "scripted") -> Conversation:
+        made, _ = await self.conversations.create(user_id, ConversationDraft(model=model))
+        return made
+
+    async def send(self, user_id: str, script: str, conversation: Conversation | None = None, **more: Any) -> Run:
+        """A run in a conversation (a new one by default) that plays the script."""
+        place = conversation or await self.conversation(user_id)
+        _, run = await self.chats.send_message(user_id, Sending(place.id, "hello", model=f"scripted:{script}", **more))
+        return run
+
+    async def events(self, user_id: str, run: Run, after: int | None = None) -> list[RunEvent]:
+        """All events of a run, to its end."""
+        async with asyncio.timeout(SECONDS):
+            return [event async for event in self.chats.follow(user_id, run.id, after)]
+
+    async def row(self, run_id: str) -> Run:
+        """The run as it is stored."""
+        async with self.database.read() as session:
+            run = await session.get(Run, run_id)
+        assert run is not None
+        return run
+
+
+class OddProvider:
+    """Plays chunks that no script can say, raises what stands among them, and waits where there is an event."""
+
+    name = "odd"
+
+    def __init__(self, *steps: Chunk | Exception | asyncio.Event | str, window: int | None = None) -> None:
+        self.steps = steps
+        self.window = window
+        self.asked: list[GenerationRequest] = []
+
+    def models(self) -> Sequence[ModelInfo]:
+        return [ModelInfo("odd", self.name, self.window)]
+
+    def find(self, model: str) -> ModelInfo | None:
+        return self.models()[0] if model == "odd" else None
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        for step in self.steps:
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                raise step
+            else:
+                yield TextChunk(step) if isinstance(step, str) else step
+        yield FinishChunk(FinishReason.STOP)
+
+    async def aclose(self) -> None:
+        return None
+
+
+@asynccontextmanager
+async def open_core(
+    path: Path,
+    *,
+    inputs: InputLimits = INPUTS,
+    fallback: Sequence[str] = (),
+    providers: Sequence[Provider] = (),
+    generation: GenerationLimits = GENERATION,
+    **limits: Any,
+) -> AsyncIterator[Core]:
+    """A core on this file, closed at the end of the block. `limits` replace those of the engine."""
+    database = Database(path)
+    provider = ScriptedProvider()
+    catalog = Catalog([provider, *providers], fallback)
+    engine = Engine(database, replace(LIMITS, generation=generation, **limits))
+    try:
+        await engine.start()
+        conversations = Conversations(database, engine, catalog, inputs)
+        yield Core(database, engine, provider, catalog, conversations, Chats(database, engine, catalog, inputs))
+        await engine.aclose()
+        assert provider.active == 0, "a stream was left open"
+        assert not engine._per_user, "a place was not given back"
+    finally:
+        await engine.aclose()
+        await database.aclose()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "chat.db"
+    migrate(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, migrated: Path) -> Path:
+    return Path(shutil.copy(migrated, tmp_path / "chat.db"))
+
+
+@pytest.fixture
+async def core(path: Path) -> AsyncIterator[Core]:
+    async with open_core(path) as opened:
+        yield opened
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until this is so."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.002)
