@@ -1,10 +1,10 @@
 """The run log: what a run produced, numbered, and followed from any number. It lives in the process that writes it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from chat.events import RunEvent, RunFinished, RunReasoningDelta, RunSnapshot, RunTextDelta, merge
-from errors import BadUserInput
+from errors import BadUserInput, ChatError
 
 
 class RunLog:
@@ -13,6 +13,7 @@ class RunLog:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.followers = 0
+        self.lost: ChatError | None = None
         self.on_left: Callable[[], None] | None = None
         self._events: list[RunEvent] = []
         self._texts: list[str] = []
@@ -42,6 +43,10 @@ class RunLog:
 
     def append(self, event: RunEvent) -> None:
         """Add the next event and wake whoever waits for it. A gap, or anything behind RunFinished, is a bug of ours."""
+        self._add(event)
+        self._wake()
+
+    def _add(self, event: RunEvent) -> None:
         if event.seq != self.next_seq or self.finished is not None:
             raise ValueError(f"event {event.seq} does not follow {self.last_seq}")
         self._events.append(event)
@@ -49,6 +54,20 @@ class RunLog:
             self._texts.append(event.text)
         elif isinstance(event, RunReasoningDelta):
             self._reasonings.append(event.text)
+
+    def extend(self, events: Sequence[RunEvent]) -> None:
+        """Add the next events, waking whoever waits once."""
+        for event in events:
+            self._add(event)
+        self._wake()
+
+    def lose(self, error: ChatError) -> None:
+        """The log goes on elsewhere or not at all: followers get what there is, then the error."""
+        if self.lost is None and self.finished is None:
+            self.lost = error
+            self._wake()
+
+    def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -62,6 +81,7 @@ class RunLog:
 
         Raises:
             BadUserInput: `after` is below 0 or beyond the last event.
+            ChatError: the log was lost.
         """
         check_after(after, self.last_seq)
         position = -1 if after is None else after
@@ -76,6 +96,8 @@ class RunLog:
                 if position == self.last_seq:
                     if self.finished is not None:
                         return
+                    if self.lost is not None:
+                        raise self.lost
                     await self._next()
         finally:
             self.followers -= 1
@@ -108,38 +130,3 @@ def ended_events(finished: RunFinished, after: int | None, text: str | None, rea
     if text is None or finished.seq == 0 or after == finished.seq - 1:
         return [finished]
     return [RunSnapshot(finished.run_id, finished.seq - 1, text, reasoning), finished]
-
-
-class DeltaWriter:
-    """Coalesces deltas before they get a number: a run's first text at once, then one event per window and kind."""
-
-    def __init__(self, log: RunLog, window: float) -> None:
-        self._log = log
-        self._window = window
-        self._kind: type[RunTextDelta] | type[RunReasoningDelta] = RunTextDelta
-        self._parts: list[str] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._begun = False
-
-    def write(self, kind: type[RunTextDelta] | type[RunReasoningDelta], text: str) -> None:
-        if not text:
-            return
-        if kind is not self._kind:
-            self.flush()
-            self._kind = kind
-        self._parts.append(text)
-        if not self._begun or self._window == 0:
-            self._begun = True
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._window, self.flush)
-
-    def flush(self) -> None:
-        """Number what has been gathered. Called before any other event is appended."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._parts:
-            text = "".join(self._parts)
-            self._parts.clear()
-            self._log.append(self._kind(self._log.run_id, self._log.next_seq, text))

@@ -86,6 +86,12 @@ async def run_by_id(session: AsyncSession, run_id: str) -> Run | None:
     return await session.get(Run, run_id)
 
 
+async def runs_by_ids(session: AsyncSession, ids: Sequence[str]) -> dict[str, Run]:
+    """For the engine alone: not scoped to a user."""
+    query = select(Run).where(col(Run.id).in_(ids))
+    return {run.id: run for run in await session.exec(query)}
+
+
 async def active_run(session: AsyncSession, conversation_id: str) -> Run | None:
     query = select(Run).where(Run.conversation_id == conversation_id, col(Run.status).in_(ACTIVE))
     return (await session.exec(query.order_by(col(Run.id).desc()))).first()

@@ -1,0 +1,127 @@
+"""The stored run log. Two shapes, because an index on every event costs more than all the rest (docs/decisions.md):
+
+- the journal: one row for each commit window of a worker, with the events of all its runs. Written 50 times a second,
+  never searched, kept for seconds.
+- segments: about once a second, what one run gained. Read when a run is followed from the database.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Column, LargeBinary, delete, func, insert
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.run import ACTIVE, Run
+
+Encoded = list[Any]
+"""One event as it is stored: its kind, then its values."""
+
+
+class Entry(NamedTuple):
+    """Consecutive events of one run: the first has `first_seq`."""
+
+    run_id: str
+    first_seq: int
+    events: list[Encoded]
+
+
+class JournalRow(SQLModel, table=True):
+    __tablename__ = "run_journal"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    worker: str = Field(index=True)
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Segment(SQLModel, table=True):
+    __tablename__ = "run_segment"
+
+    run_id: str = Field(primary_key=True)
+    first_seq: int = Field(primary_key=True)
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+def encode(entries: Sequence[Entry]) -> bytes:
+    return orjson.dumps(entries)
+
+
+def decode(body: bytes) -> list[Entry]:
+    return [Entry(*item) for item in orjson.loads(body)]
+
+
+async def add_journal(session: AsyncSession, worker: str, entries: Sequence[Entry]) -> None:
+    """For what must be in the log together with something else: the end of a run, say."""
+    await session.exec(insert(JournalRow).values(worker=worker, body=encode(entries)))
+
+
+async def add_segments(session: AsyncSession, entries: Sequence[Entry]) -> None:
+    if entries:
+        rows = [
+            {"run_id": entry.run_id, "first_seq": entry.first_seq, "body": orjson.dumps(entry.events)}
+            for entry in entries
+        ]
+        await session.exec(insert(Segment).values(rows))
+
+
+async def journal_after(session: AsyncSession, row_id: int) -> tuple[int, list[Entry]]:
+    """The newest row's id, and what the rows behind `row_id` hold, in order."""
+    query = select(JournalRow.id, JournalRow.body).where(col(JournalRow.id) > row_id).order_by(col(JournalRow.id))
+    entries: list[Entry] = []
+    for found, body in await session.exec(query):
+        row_id = found or row_id
+        entries.extend(decode(body))
+    return row_id, entries
+
+
+async def newest_journal_row(session: AsyncSession) -> int:
+    """0 when there is none."""
+    return (await session.exec(select(func.max(JournalRow.id)))).one() or 0
+
+
+async def stored_events(session: AsyncSession, run_ids: Collection[str]) -> dict[str, list[Encoded]]:
+    """All that is kept of these runs, from seq 0 on; a run of which the beginning is gone is left out."""
+    found: dict[str, list[Encoded]] = {run_id: [] for run_id in run_ids}
+    query = (
+        select(Segment).where(col(Segment.run_id).in_(run_ids)).order_by(col(Segment.run_id), col(Segment.first_seq))
+    )
+    for segment in await session.exec(query):
+        _extend(found, Entry(segment.run_id, segment.first_seq, orjson.loads(segment.body)))
+    _, entries = await journal_after(session, 0)
+    for entry in entries:
+        if entry.run_id in found:
+            _extend(found, entry)
+    return {run_id: events for run_id, events in found.items() if events}
+
+
+def _extend(found: dict[str, list[Encoded]], entry: Entry) -> None:
+    """Add what is new: segments and journal overlap."""
+    events = found[entry.run_id]
+    skip = len(events) - entry.first_seq
+    if 0 <= skip < len(entry.events):
+        events.extend(entry.events[skip:])
+
+
+async def delete_segments(session: AsyncSession, run_ids: Sequence[str]) -> None:
+    for start in range(0, len(run_ids), 500):
+        await session.exec(delete(Segment).where(col(Segment.run_id).in_(run_ids[start : start + 500])))
+
+
+async def delete_old_segments(session: AsyncSession, before: datetime) -> None:
+    """Segments of runs that ended before this moment: what a worker that died did not come to delete."""
+    ended = select(Run.id).where(col(Run.status).not_in(ACTIVE), col(Run.finished_at) < before)
+    kept = select(Run.id)
+    await session.exec(delete(Segment).where(col(Segment.run_id).in_(ended) | col(Segment.run_id).not_in(kept)))
+
+
+async def trim_journal(session: AsyncSession, worker: str, up_to: int) -> None:
+    """Delete a worker's rows that its segments have made superfluous."""
+    await session.exec(delete(JournalRow).where(col(JournalRow.worker) == worker, col(JournalRow.id) <= up_to))
+
+
+async def trim_orphaned_journal(session: AsyncSession, live: Sequence[str], up_to: int) -> None:
+    """Delete the rows of workers that are gone and whose runs have been ended."""
+    await session.exec(delete(JournalRow).where(col(JournalRow.worker).not_in(live), col(JournalRow.id) <= up_to))
