@@ -17,7 +17,7 @@ from chat.drafts import (
     same_as_stored,
 )
 from chat.engine import Engine
-from chat.inputs import InputLimits, clean_id, clean_model
+from chat.inputs import InputLimits, clean_filter, clean_id, clean_model
 from errors import BadUserInput, Conflict, NotFound
 from models.columns import utc_now
 from models.conversation import Conversation, ConversationFilter, Position, conversation_of, list_conversations
@@ -99,7 +99,12 @@ class Conversations:
         from_oldest: bool = False,
         only: ConversationFilter | None = None,
     ) -> Sequence[Conversation]:
-        """One page without messages; see `list_conversations`."""
+        """One page without messages; see `list_conversations`.
+
+        Raises:
+            BadUserInput: names the filter's field.
+        """
+        only = clean_filter(only or ConversationFilter(), self._limits)
         async with self._database.read() as session:
             return await list_conversations(
                 session,
@@ -108,7 +113,7 @@ class Conversations:
                 older_than=older_than,
                 newer_than=newer_than,
                 from_oldest=from_oldest,
-                only=only or ConversationFilter(),
+                only=only,
             )
 
     async def create(self, user_id: str, draft: ConversationDraft) -> tuple[Conversation, Sequence[Message]]:

@@ -50,11 +50,11 @@ def check_draft(draft: ConversationDraft, limits: InputLimits) -> None:
         raise BadUserInput(f"At most {limits.conversation_messages} messages at once", field="messages")
     ids: Counter[str] = Counter()
     for message in draft.messages:
-        clean(message.content, "content", limits.message)
+        clean(message.content, "messages.content", limits.message)
         if (key := clean_id(message.external_id, "messages.id")) is not None:
             ids[key] += 1
             if ids[key] > 1:
-                raise BadUserInput(f"The message id {key!r} stands twice", field="messages")
+                raise BadUserInput(f"The message id {key!r} stands twice", field="messages.id")
 
 
 def check_title(title: str | None, limits: InputLimits) -> None:

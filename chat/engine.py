@@ -52,6 +52,7 @@ class Job:
     stop: Transition | None = None
     work: "asyncio.Task[Outcome] | None" = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    alone: asyncio.TimerHandle | None = None
 
     def halt(self, reason: Transition) -> None:
         """Stop the work at once, also before it began. The first reason stays."""
@@ -166,9 +167,11 @@ class Engine:
         """The last follower of a stateless run has gone: no one else can want it, but for one who comes back."""
         if job.ended.is_set():
             return
+        if job.alone is not None:
+            job.alone.cancel()
         grace = self.limits.chat_grace if job.run.idempotency_key is not None else 0
         if grace:
-            asyncio.get_running_loop().call_later(grace, self._halt_if_alone, job)
+            job.alone = asyncio.get_running_loop().call_later(grace, self._halt_if_alone, job)
         else:
             job.halt(Transition.CANCEL)
 

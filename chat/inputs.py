@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from errors import BadUserInput
+from models.conversation import ConversationFilter
 
 MIN_TEMPERATURE, MAX_TEMPERATURE, DEFAULT_TEMPERATURE = 0.0, 2.0, 0.7
 MIN_ANSWER_TOKENS, MAX_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS = 1, 4096, 2048
@@ -61,6 +62,15 @@ def clean_id(value: str | None, field: str) -> str | None:
 
 def clean_model(value: str, field: str = "model") -> str:
     return clean(value, field, MAX_MODEL_CHARS, least=1)
+
+
+def clean_filter(only: ConversationFilter, limits: InputLimits) -> ConversationFilter:
+    """What no title and no model can be is refused here: SQLite fails on a LIKE pattern over 50,000 bytes."""
+    if only.title_contains is not None:
+        clean(only.title_contains, "filter.titleContains", limits.title)
+    if only.model is not None:
+        clean(only.model, "filter.model", MAX_MODEL_CHARS)
+    return only
 
 
 def clean_temperature(value: float | None) -> float:

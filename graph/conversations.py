@@ -1,5 +1,7 @@
 """Conversations: read, list, create, update, replace, delete."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,7 +11,7 @@ from strawberry import ID, UNSET
 from chat import conversations as use_cases
 from chat.conversations import ConversationChanges
 from chat.drafts import ConversationDraft, MessageDraft
-from errors import BadUserInput
+from errors import BadUserInput, ChatError
 from graph.context import Info
 from graph.enums import Role
 from graph.paging import PageInfo, decode_cursor, encode_cursor, number_in, page_info, page_size, trim_page
@@ -142,7 +144,8 @@ class ConversationMutation:
             external_id=input.external_id,
             messages=_drafts(input.messages or []),
         )
-        row, _ = await info.context.services.conversations.create(info.context.user_id, draft)
+        with _renamed():
+            row, _ = await info.context.services.conversations.create(info.context.user_id, draft)
         return ConversationPayload(conversation=Conversation.of(row))
 
     @strawberry.mutation
@@ -165,15 +168,29 @@ class ConversationMutation:
         draft = ConversationDraft(
             title=input.title, model=input.model, system_prompt=input.system_prompt, messages=_drafts(input.messages)
         )
-        row, _ = await info.context.services.conversations.replace(
-            info.context.user_id, input.id, draft, input.expected_version
-        )
+        with _renamed():
+            row, _ = await info.context.services.conversations.replace(
+                info.context.user_id, input.id, draft, input.expected_version
+            )
         return ConversationPayload(conversation=Conversation.of(row))
 
     @strawberry.mutation
     async def delete_conversation(self, info: Info, input: DeleteConversationInput) -> DeleteConversationPayload:
         own_id = await info.context.services.conversations.delete(info.context.user_id, input.id)
         return DeleteConversationPayload(id=ID(own_id))
+
+
+FIELDS = {"id": "externalId", "messages.id": "messages.externalId"}
+
+
+@contextmanager
+def _renamed() -> Iterator[None]:
+    """A draft's fields have the names of the documented contract; say those of this schema instead."""
+    try:
+        yield
+    except ChatError as error:
+        error.field = FIELDS.get(error.field or "", error.field)
+        raise
 
 
 def _drafts(inputs: list[MessageInput]) -> list[MessageDraft]:
@@ -189,7 +206,7 @@ def _moment(value: datetime | None) -> datetime | None:
     except OverflowError:
         millis = -1
     if not 0 <= millis <= MAX_MILLIS:
-        raise BadUserInput("createdAt must be from 1970 to 9999", field="createdAt")
+        raise BadUserInput("createdAt must be from 1970 to 9999", field="messages.createdAt")
     return from_millis(millis)
 
 
