@@ -6,22 +6,23 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import rest.routes
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 import graph.routes
+import rest.routes
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
 from chat.chats import Chats
 from chat.conversations import Conversations
-from chat.engine import Engine, EngineLimits
+from chat.engine import Engine
 from chat.generation import GenerationLimits
 from chat.inputs import InputLimits
+from chat.jobs import EngineLimits
 from chat.typing import Typing
 from errors import StartError
 from graph.pages import OwnOriginOnly
@@ -135,17 +136,20 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(passwords.close)
         catalog = Catalog(await _providers(settings, stack), settings.fallback)
         engine = Engine(database, _engine_limits(settings))
-        await engine.start()
         stack.push_async_callback(engine.aclose)
         inputs, web = _input_limits(settings), _web_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
+        chats = Chats(database, engine, catalog, inputs)
+        if settings.restart_interrupted:
+            engine.keeper.restart = chats.restart
+        await engine.start()
         yield Services(
             database=database,
             accounts=Accounts(
                 database, passwords, Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
             ),
             conversations=conversations,
-            chats=Chats(database, engine, catalog, inputs),
+            chats=chats,
             engine=engine,
             typing=Typing(bus, conversations),
             catalog=catalog,

@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     run_keep_seconds: Seconds = Field(60, description="how long a finished run's deltas stay readable")
     chat_grace_seconds: float = Field(10, ge=0, le=600, description="a keyed stateless run outlives its last follower")
     chat_key_seconds: Seconds = Field(600, description="how long an idempotency key of a stateless chat holds")
+    restart_interrupted: bool = Field(True, description="begin runs of a dead process again that had no text yet")
     lease_seconds: Seconds = Field(2, description="a run whose worker is silent for so long is interrupted")
     shutdown_grace_seconds: float = Field(5, ge=0, le=600, description="running answers may finish at a stop")
 

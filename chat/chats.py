@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -12,11 +13,12 @@ from chat.engine import Engine
 from chat.events import RunEvent, RunFinished, text_of
 from chat.generation import Prompt
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
-from errors import BadUserInput, Conflict, NotFound, RunActive, error_for
+from chat.jobs import Work
+from errors import BadUserInput, ChatError, Conflict, NotFound, RunActive, error_for
 from models.columns import utc_now
 from models.conversation import Conversation
 from models.database import Database
-from models.message import Message, MessageStatus, active_branch, messages_of
+from models.message import Message, MessageStatus, messages_of, path_to
 from models.run import Run, RunStatus, active_run, release_key, run_by_key, runs_of
 from models.user import add_to_counters
 from providers.base import Role, Turn
@@ -86,12 +88,33 @@ class Chats:
                     raise RunActive
                 requested = clean_model(sending.model) if sending.model is not None else conversation.model
                 candidates = self._catalog.candidates(requested)
-                history = await active_branch(session, conversation.id, limit=HISTORY, from_end=True)
                 message, run = await self._store(session, conversation, user_id, sending.content, requested, candidates)
                 run.idempotency_key = key
-                turns = history_turns(conversation, [*reversed(history), message])
-            self._engine.launch(place, run, Prompt(turns, temperature, max_tokens), candidates)
+                run.temperature, run.max_tokens = temperature, max_tokens
+            self._engine.launch(place, run, Work(partial(self._prompt, run), candidates))
         return message, run
+
+    async def _prompt(self, run: Run) -> Prompt:
+        """The branch that the run's answer stands under, read when its turn has come."""
+        async with self._database.read() as session:
+            conversation = await session.get(Conversation, run.conversation_id)
+            answer = await session.get(Message, run.message_id)
+            if conversation is None or answer is None or answer.parent_id is None:
+                raise NotFound("The conversation is gone")
+            history = await path_to(session, answer.parent_id, HISTORY)
+        turns = history_turns(conversation, history)
+        return Prompt(turns, clean_temperature(run.temperature), clean_max_tokens(run.max_tokens))
+
+    async def restart(self, run: Run, before: list[RunEvent]) -> bool:
+        """Take over a run of a dead process that had not come to a word. False: its model is not here."""
+        try:
+            candidates = self._catalog.candidates(run.requested_model)
+            with self._engine.place(run.user_id) as place:
+                run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
+                self._engine.launch(place, run, Work(partial(self._prompt, run), candidates), before)
+        except ChatError:
+            return False
+        return True
 
     async def _first_result(self, user_id: str, key: str) -> tuple[Message, Run] | None:
         async with self._database.read() as session:
@@ -170,7 +193,7 @@ class Chats:
             async with self._database.write() as session:
                 session.add(run)
             # Nothing is awaited between the launch and the first step of following: no follower can miss the end.
-            log = self._engine.launch(place, run, prompt, candidates)
+            log = self._engine.launch(place, run, Work(partial(_already, prompt), candidates))
         async with aclosing(log.follow()) as events:
             async for event in events:
                 yield event
@@ -245,6 +268,10 @@ class Chats:
         if run is None:
             raise NotFound("No such run", field="runId")
         return run
+
+
+async def _already(prompt: Prompt) -> Prompt:
+    return prompt
 
 
 def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:

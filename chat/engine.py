@@ -1,93 +1,57 @@
-"""The engine owns every generation of this process: admission, leases, cancel, recovery, and a graceful stop."""
+"""The engine owns every generation of this process: admission, the work, its end, and who may follow it."""
 
 import asyncio
 import logging
-import secrets
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
+from chat.admission import FairGate
 from chat.events import RunEvent, RunFailure, RunQueued
-from chat.generation import Generation, GenerationLimits, Outcome, Prompt, end_of, internal_failure
+from chat.generation import Generation, Outcome, end_of, internal_failure
+from chat.jobs import EngineLimits, Job, Place, Work
+from chat.keeper import Keeper
 from chat.log import RunLog, ended_events
-from chat.records import Records, finished_event, lease_from_now
+from chat.mirror import Mirror
+from chat.records import Records, finished_event
 from chat.run import Transition, transition
-from errors import ErrorCode, RateLimited, Unavailable
+from chat.writer import LogWriter, MovedElsewhere
+from errors import ChatError, ErrorCode, RateLimited, Unavailable
 from models.columns import utc_now
 from models.database import Database
-from models.run import Run, RunStatus, renew_leases, request_cancel, runs_to_cancel
-from providers.catalog import Candidate
+from models.run import Run, RunStatus, request_cancel
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25
+ENDED_POLL_SECONDS = 0.25
 KEPT_RUNS = 1_000
 """Finished logs kept for late followers; at the default limits an answer is about 10 KB, so 10 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """Counts are of runs, times in seconds."""
-
-    generation: GenerationLimits
-    per_process: int
-    per_user: int
-    queue: int
-    keep: float
-    chat_grace: float
-    chat_key: float
-    lease: float
-    shutdown_grace: float
-    counted: bool = True
-
-
-@dataclass(slots=True)
-class Job:
-    """A run that this process writes, or wrote a moment ago."""
-
-    run: Run
-    log: RunLog
-    keep: float
-    stop: Transition | None = None
-    work: "asyncio.Task[Outcome] | None" = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    alone: asyncio.TimerHandle | None = None
-
-    def halt(self, reason: Transition) -> None:
-        """Stop the work at once, also before it began. The first reason stays."""
-        if self.stop is None and not self.ended.is_set():
-            self.stop = reason
-            if self.work is not None:
-                self.work.cancel()
-
-
-@dataclass(slots=True)
-class Place:
-    """A reserved place: taken before the run is stored, so that what is stored can always be worked on."""
-
-    user_id: str | None
-    used: bool = False
-
-
 class Engine:
+    """`limits` bound it; `database` holds its log; nothing else is needed. `restart` may be set to take over runs of a
+    dead process that had not come to a word."""
+
     def __init__(self, database: Database, limits: EngineLimits) -> None:
-        self.worker = secrets.token_hex(8)
         self.limits = limits
+        self.keeper = Keeper(database, limits.lease, max(limits.keep, limits.chat_key))
+        self.writer = LogWriter(database.journal_writer(), limits.generation.coalesce)
         self._database = database
         self._records = Records(database)
+        self._mirror = Mirror(database)
         self._jobs: dict[str, Job] = {}
         self._kept: OrderedDict[str, None] = OrderedDict()
         self._per_user: Counter[str | None] = Counter()
-        self._places = asyncio.Semaphore(limits.per_process)
-        self._waiting = 0
+        self._gate = FairGate(limits.per_process)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeper: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self) -> None:
-        await self._records.recover(set())
-        self._keeper = asyncio.create_task(self._keep_leases(), name="engine.leases")
+        self.keeper.cancel = self._cancel_here
+        self.keeper.reborn = self._reborn
+        self.writer.on_fenced = self._fenced
+        self.writer.start(self.keeper.worker)
+        await self.keeper.start()
 
     async def drain(self) -> None:
         """Take no more runs; let those under way finish for the grace, then mark them INTERRUPTED."""
@@ -101,10 +65,9 @@ class Engine:
 
     async def aclose(self) -> None:
         await self.drain()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+        await self._mirror.aclose()
+        await self.keeper.aclose()
+        await self.writer.aclose()
 
     @property
     def active(self) -> int:
@@ -141,22 +104,23 @@ class Engine:
 
     def claim(self, run: Run) -> Run:
         """Mark a row that is about to be stored as this worker's."""
-        run.worker = self.worker
-        run.lease_until = lease_from_now(self.limits.lease)["lease_until"]
+        run.worker = self.keeper.worker
         return run
 
-    def launch(self, place: Place, run: Run, prompt: Prompt, candidates: Sequence[Candidate]) -> RunLog:
-        """Begin to work on a stored run. Returns its log at once."""
+    def launch(self, place: Place, run: Run, work: Work, before: list[RunEvent] | None = None) -> RunLog:
+        """Begin to work on a stored run. Returns its log at once. `before`: what an earlier worker logged of it."""
         place.used = True
-        job = Job(run, RunLog(run.id), self._keep_seconds(run))
+        log = RunLog(run.id)
+        log.extend(before or [])
+        job = Job(run, log, self.writer.open(log), self._keep_seconds(run))
         self._jobs[run.id] = job
         if run.conversation_id is None:
-            job.log.on_left = lambda: self._left(job)
-        generation = Generation(run, prompt, candidates, job.log, self.limits.generation)
-        task = asyncio.create_task(self._drive(job, generation), name=f"run {run.id}")
+            log.on_left = lambda: self._left(job)
+        log.on_lost = lambda: job.halt(Transition.INTERRUPT)
+        task = asyncio.create_task(self._drive(job, work), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return job.log
+        return log
 
     def _keep_seconds(self, run: Run) -> float:
         if run.conversation_id is not None:
@@ -180,73 +144,72 @@ class Engine:
         if job.log.followers == 0:
             job.halt(Transition.CANCEL)
 
-    async def _drive(self, job: Job, generation: Generation) -> None:
+    async def _drive(self, job: Job, work: Work) -> None:
+        generation = Generation(job.run, work.candidates, job.tail, self.limits.generation)
         try:
-            outcome = await self._outcome(job, generation)
+            outcome = await self._outcome(job, work, generation)
             await self._end(job, generation, outcome)
         finally:
             self._leave(job.run.user_id)
+            self.writer.close(job.tail)
             job.ended.set()
             self._forget_later(job)
 
-    async def _outcome(self, job: Job, generation: Generation) -> Outcome:
+    async def _outcome(self, job: Job, work: Work, generation: Generation) -> Outcome:
         if job.stop is not None:
             return Outcome(job.stop)
         # A task of its own: a cancel that comes before its first step, or during the end's writes, loses nothing.
-        job.work = asyncio.create_task(self._work(job, generation))
-        await asyncio.wait([job.work])
-        if job.work.cancelled():
+        job.task = asyncio.create_task(self._work(job, work, generation))
+        await asyncio.wait([job.task])
+        if job.task.cancelled():
             return Outcome(job.stop or Transition.INTERRUPT)
         try:
-            return job.work.result()
+            return job.task.result()
         except Exception:
             return internal_failure(job.run.id)
 
-    async def _work(self, job: Job, generation: Generation) -> Outcome:
-        if self._places.locked():
-            job.log.append(RunQueued(job.run.id, job.log.next_seq, self._waiting))
-        self._waiting += 1
+    async def _work(self, job: Job, work: Work, generation: Generation) -> Outcome:
+        user_id = job.run.user_id
+        if self._gate.full:
+            position = self._gate.position(user_id)
+            job.tail.event(lambda run_id, seq: RunQueued(run_id, seq, position))
+        await self._gate.acquire(user_id)
         try:
-            await self._places.acquire()
-        finally:
-            self._waiting -= 1
-        try:
+            prompt = await work.prompt()
             job.run.status = transition(RunStatus(job.run.status), Transition.START)
             job.run.started_at = utc_now()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._records.started(job.run))
-                return await generation.write()
+                return await generation.write(prompt)
         finally:
-            self._places.release()
+            self._gate.release()
 
     async def _end(self, job: Job, generation: Generation, outcome: Outcome) -> None:
         run, log = job.run, job.log
-        run.status = end_of(run, outcome)
-        run.finished_at = utc_now()
-        run.finish_reason = outcome.finish_reason
-        _set_error(run, outcome.error)
-        usage = generation.final_usage()
-        if usage is not None:
-            run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-            run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
-            run.usage_estimated = usage.estimated
-        run.last_seq = log.next_seq
         try:
-            if not await self._records.finished(run, log):
-                run.status = RunStatus.INTERRUPTED
-        except Unavailable as error:
-            run.status = RunStatus.FAILED
-            _set_error(run, RunFailure(error.code, "The answer could not be stored", retryable=True))
+            await job.tail.settled()
+            _set_end(run, generation, outcome)
+            run.last_seq = log.next_seq
+            event = await self._records.finished(run, log, job.tail.take_segment(), keep=job.keep > 0)
+        except ChatError as error:
+            # The database will not have it: followers are told, and whoever can reach it again writes the end.
+            log.lose(error)
+            self.keeper.release(run.id)
         except Exception:
-            run.status = RunStatus.FAILED
-            _set_error(run, internal_failure(run.id).error)
-        # Only now: what a follower has seen finished is stored as finished.
-        log.append(finished_event(run, log.next_seq))
+            log.lose(Unavailable("The answer could not be stored", retry_after=1))
+            self.keeper.release(run.id)
+            internal_failure(run.id)
+        else:
+            # Only now: what a follower has seen finished is stored as finished.
+            if event is None:
+                log.lose(MovedElsewhere())
+            else:
+                log.append(event)
         logger.debug("run %s %s after %d events", run.id, run.status, log.next_seq)
 
     def _forget_later(self, job: Job) -> None:
         run_id = job.run.id
-        if job.keep == 0:
+        if job.keep == 0 or job.log.lost is not None:
             self._jobs.pop(run_id, None)
             return
         self._kept[run_id] = None
@@ -255,8 +218,9 @@ class Engine:
         asyncio.get_running_loop().call_later(job.keep, self._forget, run_id)
 
     def _forget(self, run_id: str) -> None:
-        self._kept.pop(run_id, None)
-        self._jobs.pop(run_id, None)
+        if self._jobs.pop(run_id, None) is not None:
+            self._kept.pop(run_id, None)
+            self.keeper.expire(run_id)
 
     def live(self, run: Run) -> Run:
         """The run as it is at this moment, where this process knows better than the row."""
@@ -272,58 +236,81 @@ class Engine:
 
         Raises:
             BadUserInput: `after` is out of range.
+            Unavailable: the log cannot be written or read now.
         """
-        log = self.log_of(run.id)
-        if log is not None:
-            async for event in log.follow(after):
+        job = self._jobs.get(run.id)
+        if job is not None:
+            try:
+                async with aclosing(job.log.follow(after)) as events:
+                    async for event in events:
+                        after = event.seq
+                        yield event
+                return
+            except MovedElsewhere:
+                run = await self._records.reload(run.id) or run
+        async with aclosing(self._follow_stored(run, after)) as events:
+            async for event in events:
                 yield event
-            return
-        latest = await self._ended(run)
-        message = None if latest.message_id is None else await self._records.message(latest.message_id)
+
+    async def _follow_stored(self, run: Run, after: int | None) -> AsyncGenerator[RunEvent, None]:
+        """A run of another process, or one of which only the database knows."""
+        async with self._mirror.open(run) as log:
+            if log.next_seq or run.active:
+                async with aclosing(log.follow(after)) as events:
+                    async for event in events:
+                        yield event
+                return
+        message = None if run.message_id is None else await self._records.message(run.message_id)
         text, reasoning = (None, None) if message is None else (message.content, message.reasoning)
-        for event in ended_events(finished_event(latest, latest.last_seq), after, text, reasoning):
+        for event in ended_events(finished_event(run, run.last_seq), after, text, reasoning):
             yield event
 
-    async def _ended(self, run: Run) -> Run:
-        """Wait for a run that another process writes."""
+    async def wait_for_end(self, run: Run) -> Run:
+        """The run as it ended, whoever writes it."""
+        job = self._jobs.get(run.id)
+        if job is not None:
+            await job.ended.wait()
+            if job.log.lost is None:
+                return job.run
         while run.active:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(ENDED_POLL_SECONDS)
             run = await self._records.reload(run.id) or run
         return run
 
     async def cancel(self, run: Run) -> Run:
         """Stop a run, whoever writes it, and return it as it ended. An ended run is returned as it is."""
-        job = self._jobs.get(run.id)
-        if job is not None:
-            job.halt(Transition.CANCEL)
-            await job.ended.wait()
-            return job.run
-        if run.active:
+        if run.id in self._jobs:
+            self._cancel_here(run.id)
+        elif run.active:
             async with self._database.write() as session:
                 await request_cancel(session, run.id)
-            run = await self._ended(run)
-        return run
+        return await self.wait_for_end(run)
 
-    async def _keep_leases(self) -> None:
-        """Renew the leases of this process's runs, stop those that another process asked to stop, end the abandoned."""
-        while True:
-            await asyncio.sleep(self.limits.lease / 4)
-            try:
-                await self._keep_once()
-            except Unavailable:
-                logger.warning("leases could not be renewed: the database is not available")
-            except Exception:
-                logger.exception("leases could not be renewed")
+    def _cancel_here(self, run_id: str) -> None:
+        if (job := self._jobs.get(run_id)) is not None:
+            job.halt(Transition.CANCEL)
 
-    async def _keep_once(self) -> None:
-        if self._tasks:
-            async with self._database.write() as session:
-                await renew_leases(session, self.worker, lease_from_now(self.limits.lease)["lease_until"])
-                wanted = await runs_to_cancel(session, self.worker)
-            for run_id in wanted:
-                if (job := self._jobs.get(run_id)) is not None:
-                    job.halt(Transition.CANCEL)
-        await self._records.recover(set(self._jobs))
+    def _fenced(self) -> None:
+        """The writer has found out first; the keeper takes a new name at its next turn."""
+        for job in list(self._jobs.values()):
+            if not job.ended.is_set():
+                job.log.lose(MovedElsewhere())
+
+    def _reborn(self, worker: str) -> None:
+        self._fenced()
+        self.writer.worker = worker
+
+
+def _set_end(run: Run, generation: Generation, outcome: Outcome) -> None:
+    run.status = end_of(run, outcome)
+    run.finished_at = utc_now()
+    run.finish_reason = outcome.finish_reason
+    _set_error(run, outcome.error)
+    usage = generation.final_usage()
+    if usage is not None:
+        run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+        run.usage_estimated = usage.estimated
 
 
 def _set_error(run: Run, error: RunFailure | None) -> None:

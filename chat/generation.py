@@ -10,9 +10,9 @@ from typing import Any
 
 from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.inputs import storable
-from chat.log import DeltaWriter, RunLog
 from chat.prompt import estimate_tokens, estimate_turns, trim
 from chat.run import Transition, transition
+from chat.writer import Tail
 from errors import ErrorCode, ProviderError, ProviderTimeout
 from models.columns import to_millis, utc_now
 from models.run import Run, RunStatus
@@ -68,31 +68,26 @@ class Generation:
     """Works on `run`, the live copy of the row, and on its log. `write` may be cancelled at any point."""
 
     run: Run
-    prompt: Prompt
     candidates: Sequence[Candidate]
-    log: RunLog
+    tail: Tail
     limits: GenerationLimits
     usage: Usage | None = None
     _sent: tuple[Turn, ...] | None = None
     _room: int = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
-    _deltas: DeltaWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._deltas = DeltaWriter(self.log, self.limits.coalesce)
         self._room = self.limits.chars
 
-    async def write(self) -> Outcome:
+    async def write(self, prompt: Prompt) -> Outcome:
         """Ask until someone answers. Provider failures end in the outcome, never in an exception."""
         try:
             async with asyncio.timeout(self.limits.whole):
-                return await self._ask_in_turn()
+                return await self._ask_in_turn(prompt)
         except TimeoutError:
             return _failed(ProviderTimeout(f"The answer took longer than {self.limits.whole:g} seconds"))
-        finally:
-            self._deltas.flush()
 
-    async def _ask_in_turn(self) -> Outcome:
+    async def _ask_in_turn(self, prompt: Prompt) -> Outcome:
         for candidate in self.candidates:
             attempt: dict[str, Any] = {
                 "model": candidate.model.id,
@@ -103,11 +98,10 @@ class Generation:
             self.run.attempts = [*self.run.attempts, attempt]
             self.run.model, self.run.provider = candidate.model.id, candidate.provider.name
             try:
-                return await self._ask(candidate)
+                return await self._ask(candidate, prompt)
             except ProviderError as error:
                 failure = failure_of(error)
                 attempt["error"] = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
-                self._deltas.flush()
                 last = candidate is self.candidates[-1]
                 if last or not error.retryable or self.run.time_to_first_token_ms is not None:
                     return Outcome(Transition.FAIL, error=failure)
@@ -115,16 +109,16 @@ class Generation:
         raise AssertionError("a run has at least one candidate")
 
     def _append_attempt_failed(self, failure: RunFailure) -> None:
-        run = self.run
-        self.log.append(RunAttemptFailed(run.id, self.log.next_seq, run.model, run.provider, failure))
+        model, provider = self.run.model, self.run.provider
+        self.tail.event(lambda run_id, seq: RunAttemptFailed(run_id, seq, model, provider, failure))
 
-    async def _ask(self, candidate: Candidate) -> Outcome:
+    async def _ask(self, candidate: Candidate, prompt: Prompt) -> Outcome:
         window = candidate.model.context_window
         request = GenerationRequest(
             model=candidate.model.id,
-            turns=trim(self.prompt.turns, window, self.prompt.max_tokens),
-            temperature=self.prompt.temperature,
-            max_tokens=self.prompt.max_tokens,
+            turns=trim(prompt.turns, window, prompt.max_tokens),
+            temperature=prompt.temperature,
+            max_tokens=prompt.max_tokens,
         )
         self._sent = request.turns
         reason: FinishReason | None = None
@@ -151,7 +145,7 @@ class Generation:
         if isinstance(chunk, FinishChunk):
             return chunk.reason
         kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
-        self._deltas.write(kind, storable(chunk.text[: self._room]))
+        self.tail.delta(kind, storable(chunk.text[: self._room]))
         self._room -= len(chunk.text)
         return FinishReason.LENGTH if self._room < 0 else None
 
@@ -175,15 +169,15 @@ class Generation:
         if run.time_to_first_token_ms is not None:
             return
         run.time_to_first_token_ms = round((time.monotonic() - self._begun_at) * 1000, 3)
-        self.log.append(
-            RunStarted(run.id, self.log.next_seq, run.requested_model, run.model, run.provider, run.message_id)
-        )
+        values = run.requested_model, run.model, run.provider, run.message_id
+        self.tail.event(lambda run_id, seq: RunStarted(run_id, seq, *values))
 
     def final_usage(self) -> Usage | None:
         """The provider's figures; our estimate where it gave none; None when nobody was asked."""
         if self.usage is not None or self._sent is None:
             return self.usage
-        text = self.log.text + (self.log.reasoning or "")
+        log = self.tail.log
+        text = log.text + (log.reasoning or "")
         return Usage(estimate_turns(self._sent), estimate_tokens(text), estimated=True)
 
 

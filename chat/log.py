@@ -15,6 +15,7 @@ class RunLog:
         self.followers = 0
         self.lost: ChatError | None = None
         self.on_left: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
         self._events: list[RunEvent] = []
         self._texts: list[str] = []
         self._reasonings: list[str] = []
@@ -66,6 +67,8 @@ class RunLog:
         if self.lost is None and self.finished is None:
             self.lost = error
             self._wake()
+            if self.on_lost is not None:
+                self.on_lost()
 
     def _wake(self) -> None:
         for waiter in self._waiters:

@@ -1,4 +1,4 @@
-"""Runs that another process writes, followed through the database: one poll for all of them, only while there are any."""
+"""Runs that another process writes, followed through the database: one poll for all, only while there are any."""
 
 import asyncio
 import logging

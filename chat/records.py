@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chat.codec import encode_event
 from chat.events import RunFailure, RunFinished
 from chat.log import RunLog
 from errors import ErrorCode, Unavailable
-from models.columns import utc_now
 from models.conversation import touch_conversation
 from models.database import Database
-from models.message import Message, MessageStatus, finish_message, interrupt_message
-from models.run import Run, RunStatus, abandoned_runs, finish_run, start_run
+from models.journal import Entry, add_journal, add_segments, delete_segments
+from models.message import Message, MessageStatus, finish_message
+from models.run import Run, RunStatus, finish_run, start_run
 from models.user import add_to_counters
 from providers.base import FinishReason, Usage
 
@@ -43,63 +46,36 @@ class Records:
         except Unavailable:
             logger.warning("run %s: its start could not be stored", run.id)
 
-    async def finished(self, run: Run, log: RunLog) -> bool:
-        """Store the end of a run and its text; False when another worker had ended it.
+    async def finished(self, run: Run, log: RunLog, rest: Entry | None, *, keep: bool) -> RunFinished | None:
+        """Store the end of a run, its text and its last event, all in one; None when another worker had ended it.
+        `rest`: what of the log has no segment yet; not `keep`: the log goes with the run.
 
         Raises:
             Unavailable: the database would not take it, several times.
         """
         for pause in (*RETRY_SECONDS, None):
             try:
-                return await self._store_end(run, log)
+                async with self._database.write() as session:
+                    return await self._store_end(session, run, log, rest, keep)
             except Unavailable:
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _store_end(self, run: Run, log: RunLog) -> bool:
-        async with self._database.write() as session:
-            if not await finish_run(session, run.id, end_values(run)):
-                return False
-            if run.message_id is not None:
-                await finish_message(
-                    session,
-                    run.message_id,
-                    status=MESSAGE_STATUS[RunStatus(run.status)],
-                    content=log.text,
-                    reasoning=log.reasoning,
-                    model=run.model,
-                )
-            if run.conversation_id is not None:
-                await touch_conversation(session, run.conversation_id)
-            if run.user_id is not None:
-                await add_to_counters(session, run.user_id, tokens=total_tokens(run))
-        return True
-
-    async def recover(self, mine: set[str]) -> None:
-        """End the runs of workers that let their lease pass, this process's own apart."""
-        async with self._database.read() as session:
-            lost = [run for run in await abandoned_runs(session, utc_now()) if run.id not in mine]
-        if not lost:
-            return
-        async with self._database.write() as session:
-            for run in lost:
-                ended = await finish_run(
-                    session,
-                    run.id,
-                    {
-                        "status": RunStatus.INTERRUPTED,
-                        "finished_at": utc_now(),
-                        "error_code": ErrorCode.UNAVAILABLE,
-                        "error_message": "The server that wrote this answer stopped",
-                        "error_retryable": True,
-                        "last_seq": run.last_seq + 1,
-                    },
-                )
-                if ended and run.message_id is not None:
-                    await interrupt_message(session, run.message_id)
-        logger.warning("%d runs of a worker that stopped were ended as INTERRUPTED", len(lost))
+    @staticmethod
+    async def _store_end(
+        session: AsyncSession, run: Run, log: RunLog, rest: Entry | None, keep: bool
+    ) -> RunFinished | None:
+        text = Text(log.text, log.reasoning)
+        event = await end_run(session, run.worker or "", run, text)
+        if event is None:
+            return None
+        if not keep:
+            await delete_segments(session, [run.id])
+        elif rest is not None:
+            await add_segments(session, [rest])
+        return event
 
     async def reload(self, run_id: str) -> Run | None:
         async with self._database.read() as session:
@@ -108,6 +84,35 @@ class Records:
     async def message(self, message_id: str) -> Message | None:
         async with self._database.read() as session:
             return await session.get(Message, message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+    reasoning: str | None
+
+
+async def end_run(session: AsyncSession, worker: str, run: Run, text: Text) -> RunFinished | None:
+    """Write the end that `run` says, once: the row, the message, the counters, and RunFinished into the log.
+    None when it had ended already."""
+    if not await finish_run(session, run, end_values(run)):
+        return None
+    if run.message_id is not None:
+        await finish_message(
+            session,
+            run.message_id,
+            status=MESSAGE_STATUS[RunStatus(run.status)],
+            content=text.text,
+            reasoning=text.reasoning,
+            model=run.model,
+        )
+    if run.conversation_id is not None:
+        await touch_conversation(session, run.conversation_id)
+    if run.user_id is not None:
+        await add_to_counters(session, run.user_id, tokens=total_tokens(run))
+    event = finished_event(run, run.last_seq)
+    await add_journal(session, worker, [Entry(run.id, event.seq, [encode_event(event)])])
+    return event
 
 
 def end_values(run: Run) -> dict[str, Any]:
@@ -147,7 +152,3 @@ def finished_event(run: Run, seq: int) -> RunFinished:
         run.model,
         run.message_id,
     )
-
-
-def lease_from_now(seconds: float) -> dict[str, Any]:
-    return {"lease_until": utc_now() + timedelta(seconds=seconds)}

@@ -27,6 +27,12 @@ PATIENCE_SECONDS = 8.0
 """A file that is locked for so long is not coming back soon: the runs of this process are given up."""
 
 
+class MovedElsewhere(Unavailable):
+    """Another process has taken this log over: what follows is in the database."""
+
+    default_message = "The answer goes on elsewhere; ask for it again"
+
+
 class Tail:
     """One run's end of the log on the writing side: what has no number yet, and what has no segment yet."""
 
@@ -146,6 +152,8 @@ class LogWriter:
 
     def mark(self, tail: Tail, *, urgent: bool) -> None:
         """There is something to write for this run."""
+        if tail.log.lost is not None:
+            return
         self._dirty[tail] = None
         now = time.monotonic()
         if urgent or now - self._last_begin >= self._window:
@@ -167,7 +175,10 @@ class LogWriter:
 
     async def _run(self) -> None:
         while True:
-            await self._go.wait()
+            # Rows that wait to be deleted are not left to the next answer, which may come in a year.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SEGMENT_SECONDS if self._rows else None):
+                    await self._go.wait()
             self._go.clear()
             if self._timer is not None:
                 self._timer.cancel()
@@ -201,6 +212,10 @@ class LogWriter:
         except (Unavailable, Fenced) as error:
             self._give_up([tail for tail, _ in batch], error)
             return
+        except Exception:
+            logger.exception("a window of the log could not be written")
+            self._give_up([tail for tail, _ in batch], Unavailable("The answer could not be stored"))
+            return
         finally:
             self._writing = set()
         self._rows.append((self._last_begin, row))
@@ -222,7 +237,7 @@ class LogWriter:
         if isinstance(error, Fenced):
             logger.warning("this worker was taken for dead: its runs have been ended by another")
             tails = list(self._tails)
-        reason = error if isinstance(error, ChatError) else Unavailable("The answer goes on elsewhere", retry_after=1)
+        reason = error if isinstance(error, ChatError) else MovedElsewhere()
         for tail in tails:
             tail.log.lose(reason)
             self.close(tail)

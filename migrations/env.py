@@ -4,9 +4,9 @@ from alembic import context
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from models import conversation, message, run, user
+from models import conversation, journal, message, run, user, worker
 
-TABLES = (conversation, message, run, user)
+TABLES = (conversation, journal, message, run, user, worker)
 
 
 def run_migrations() -> None:

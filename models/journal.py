@@ -33,12 +33,13 @@ class JournalRow(SQLModel, table=True):
     __table_args__ = {"sqlite_autoincrement": True}
 
     id: int | None = Field(default=None, primary_key=True)
-    worker: str = Field(index=True)
+    worker: str
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class Segment(SQLModel, table=True):
     __tablename__ = "run_segment"
+    __table_args__ = {"sqlite_with_rowid": False}
 
     run_id: str = Field(primary_key=True)
     first_seq: int = Field(primary_key=True)
@@ -46,7 +47,7 @@ class Segment(SQLModel, table=True):
 
 
 def encode(entries: Sequence[Entry]) -> bytes:
-    return orjson.dumps(entries)
+    return orjson.dumps([tuple(entry) for entry in entries])
 
 
 def decode(body: bytes) -> list[Entry]:

@@ -11,10 +11,11 @@ from typing import TypeVar
 import orjson
 
 from errors import Unavailable
-from models.database import BUSY_SECONDS
 from models.journal import Entry, encode
 
 T = TypeVar("T")
+
+BUSY_SECONDS = 5
 
 
 class Fenced(Exception):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, Index, UniqueConstraint, delete, func, update
+from sqlalchemy import Column, Index, UniqueConstraint, delete, func, literal, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -75,6 +75,19 @@ async def active_branches(session: AsyncSession, conversation_ids: Sequence[str]
         for message in await session.exec(query.order_by(col(Message.conversation_id), col(Message.depth))):
             branches[message.conversation_id].append(message)
     return branches
+
+
+async def path_to(session: AsyncSession, message_id: str, limit: int) -> Sequence[Message]:
+    """The message and what stands above it, up to `limit`, oldest first."""
+    step = (
+        select(Message.id, Message.parent_id, literal(1).label("place"))
+        .where(Message.id == message_id)
+        .cte("path", recursive=True)
+    )
+    above = select(Message.id, Message.parent_id, step.c.place + 1).join(step, col(Message.id) == step.c.parent_id)
+    path = step.union_all(above.where(step.c.place < limit))
+    query = select(Message).join(path, col(Message.id) == path.c.id).order_by(col(Message.depth))
+    return (await session.exec(query)).all()
 
 
 async def all_active_branches(session: AsyncSession, owner_id: str) -> dict[str, list[Message]]:

@@ -27,14 +27,14 @@ ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 class Run(SQLModel, table=True):
     """`user_id` is None for a guest of the legacy socket; `conversation_id` is None for a stateless run.
-    `lease_until` is renewed by the `worker` that writes the run; past it the run counts as abandoned."""
+    `worker` writes the run; an active run whose worker has no lease any more is nobody's."""
 
     __tablename__ = "run"
     __table_args__ = (
         UniqueConstraint("user_id", "idempotency_key"),
         Index("ix_run_conversation", "conversation_id", "status"),
         Index("ix_run_user_status", "user_id", "status"),
-        Index("ix_run_lease", "status", "lease_until"),
+        Index("ix_run_status_worker", "status", "worker"),
     )
 
     id: str = Field(default_factory=lambda: new_id("run"), primary_key=True)
@@ -62,8 +62,9 @@ class Run(SQLModel, table=True):
     attempts: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     last_seq: int = -1
     worker: str | None = None
-    lease_until: datetime | None = Field(default=None, sa_column=Column(Millis))
     cancel_requested: bool = False
+    temperature: float | None = None
+    max_tokens: int | None = None
 
     @property
     def active(self) -> bool:
@@ -103,12 +104,6 @@ async def active_runs(session: AsyncSession, conversation_ids: Sequence[str]) ->
     return {run.conversation_id or "": run for run in await session.exec(query.order_by(col(Run.id)))}
 
 
-async def renew_leases(session: AsyncSession, worker: str, until: datetime) -> None:
-    await session.exec(
-        update(Run).where(col(Run.worker) == worker, col(Run.status).in_(ACTIVE)).values(lease_until=until)
-    )
-
-
 async def request_cancel(session: AsyncSession, run_id: str) -> None:
     """Ask the run's worker, whichever it is, to stop."""
     await session.exec(
@@ -121,15 +116,27 @@ async def runs_to_cancel(session: AsyncSession, worker: str) -> Sequence[str]:
     return (await session.exec(query)).all()
 
 
-async def abandoned_runs(session: AsyncSession, now: datetime) -> Sequence[Run]:
-    """Active runs whose worker has let the lease pass."""
-    query = select(Run).where(col(Run.status).in_(ACTIVE), col(Run.lease_until) < now)
-    return (await session.exec(query)).all()
+async def claim_run(session: AsyncSession, run_id: str, worker: str) -> None:
+    """Make a run this worker's, as if it had never begun."""
+    await session.exec(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.status).in_(ACTIVE))
+        .values(worker=worker, status=RunStatus.QUEUED, started_at=None)
+    )
 
 
-async def finish_run(session: AsyncSession, run_id: str, values: dict[str, Any]) -> bool:
-    """Write a run's end, once: False when it had ended already."""
-    result = await session.exec(update(Run).where(col(Run.id) == run_id, col(Run.status).in_(ACTIVE)).values(**values))
+async def release_runs(session: AsyncSession, run_ids: Sequence[str]) -> None:
+    """Make runs nobody's: whoever finds them ends them."""
+    if run_ids:
+        await session.exec(update(Run).where(col(Run.id).in_(run_ids), col(Run.status).in_(ACTIVE)).values(worker=None))
+
+
+async def finish_run(session: AsyncSession, run: Run, values: dict[str, Any]) -> bool:
+    """Write a run's end, once: False when it had ended already, or is another worker's now."""
+    mine = col(Run.worker).is_not_distinct_from(run.worker)
+    result = await session.exec(
+        update(Run).where(col(Run.id) == run.id, mine, col(Run.status).in_(ACTIVE)).values(**values)
+    )
     return bool(result.rowcount)
 
 

@@ -24,7 +24,8 @@ class Worker(SQLModel, table=True):
 
 def database_now() -> ColumnElement[int]:
     """Milliseconds since the epoch, as the database counts them."""
-    return cast(func.unixepoch("subsec") * 1000, BigInteger)
+    # Not unixepoch('subsec'): SQLite knows it only from 3.42 on.
+    return cast((func.julianday("now") - 2440587.5) * 86_400_000, BigInteger)
 
 
 async def register_worker(session: AsyncSession, worker: str, lease: float) -> None:
@@ -44,6 +45,14 @@ async def is_live(session: AsyncSession, worker: str) -> bool:
     return (await session.exec(select(Worker.id).where(Worker.id == worker))).first() is not None
 
 
+async def anyone_missing(session: AsyncSession) -> bool:
+    """Whether a lease has passed, or a run has no worker: a read, so that looking costs the writers nothing."""
+    expired = select(Worker.id).where(col(Worker.lease_until) < database_now()).limit(1)
+    if (await session.exec(expired)).first() is not None:
+        return True
+    return bool(await orphaned_runs(session, 1))
+
+
 async def fence_the_dead(session: AsyncSession) -> int:
     """Delete the workers whose lease has passed; how many they were."""
     result: Any = await session.exec(delete(Worker).where(col(Worker.lease_until) < database_now()))
@@ -60,5 +69,9 @@ async def live_workers(session: AsyncSession) -> list[str]:
 
 async def orphaned_runs(session: AsyncSession, limit: int) -> list[Run]:
     """Active runs that no live worker writes."""
-    query = select(Run).where(col(Run.status).in_(ACTIVE), col(Run.worker).not_in(select(Worker.id))).limit(limit)
+    query = (
+        select(Run)
+        .where(col(Run.status).in_(ACTIVE), col(Run.worker).is_(None) | col(Run.worker).not_in(select(Worker.id)))
+        .limit(limit)
+    )
     return list(await session.exec(query))
