@@ -12,6 +12,7 @@ from providers.local import LocalProvider
 from providers.supervisor import EmbeddedModel
 from providers.weights import CATALOGUE, EmbeddedWeights, WeightsMissing, check
 from tests.providers.member import Member, member
+from tests.providers.wheels import index, no_network
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "models"
 
@@ -60,3 +61,6 @@ def start_member(tmp_path: Path, model_dir: Path) -> Iterator[StartMember]:
     """Start one more server process on this test's data directory, `tmp_path`."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(member(tmp_path, model_dir))
+
+
+__all__ = ["index", "no_network"]
