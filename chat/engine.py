@@ -17,6 +17,7 @@ from errors import ErrorCode, RateLimited, Unavailable
 from models.columns import utc_now
 from models.database import Database
 from models.run import Run, RunStatus, renew_leases, request_cancel, runs_to_cancel
+from providers.base import Usage
 from providers.catalog import Candidate
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class Engine:
         self._records = Records(database)
         self._jobs: dict[str, Job] = {}
         self._kept: OrderedDict[str, None] = OrderedDict()
+        self._unstored: dict[str, Job] = {}
+        """Runs that have ended, which the database would not take: the keeper goes on trying."""
         self._per_user: Counter[str | None] = Counter()
         self._places = asyncio.Semaphore(limits.per_process)
         self._waiting = 0
@@ -105,6 +108,8 @@ class Engine:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
+        with suppress(Unavailable):
+            await self._store_late()
 
     @property
     def active(self) -> int:
@@ -225,24 +230,47 @@ class Engine:
         run.finished_at = utc_now()
         run.finish_reason = outcome.finish_reason
         _set_error(run, outcome.error)
-        usage = generation.final_usage()
-        if usage is not None:
-            run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-            run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
-            run.usage_estimated = usage.estimated
+        _set_usage(run, generation.final_usage())
         run.last_seq = log.next_seq
         try:
-            if not await self._records.finished(run, log):
-                run.status = RunStatus.INTERRUPTED
+            await self._store_end(job)
         except Unavailable as error:
             run.status = RunStatus.FAILED
             _set_error(run, RunFailure(error.code, "The answer could not be stored", retryable=True))
+            self._unstored[run.id] = job
         except Exception:
+            logger.exception("run %s: its end could not be stored; its lease will pass", run.id)
+        # Only now: what a follower has seen finished is stored as finished.
+        log.append(finished_event(job.run, log.next_seq))
+        logger.debug("run %s %s after %d events", run.id, job.run.status, log.next_seq)
+
+    async def _store_end(self, job: Job) -> None:
+        """
+        Raises:
+            Unavailable: not now.
+        """
+        run = job.run
+        try:
+            stored = await self._records.finished(run, job.log)
+        except Unavailable:
+            raise
+        except Exception:
+            # Something in the figures, then: the text must not go with them.
             run.status = RunStatus.FAILED
             _set_error(run, internal_failure(run.id).error)
-        # Only now: what a follower has seen finished is stored as finished.
-        log.append(finished_event(run, log.next_seq))
-        logger.debug("run %s %s after %d events", run.id, run.status, log.next_seq)
+            _set_usage(run, None)
+            stored = await self._records.finished(run, job.log)
+        if not stored:
+            job.run = await self._records.reload(run.id) or run
+
+    async def _store_late(self) -> None:
+        """
+        Raises:
+            Unavailable: the database still does not take them.
+        """
+        for run_id, job in list(self._unstored.items()):
+            await self._records.finished_now(job.run, job.log)
+            self._unstored.pop(run_id, None)
 
     def _forget_later(self, job: Job) -> None:
         run_id = job.run.id
@@ -292,11 +320,17 @@ class Engine:
         return run
 
     async def cancel(self, run: Run) -> Run:
-        """Stop a run, whoever writes it, and return it as it ended. An ended run is returned as it is."""
+        """Stop a run, whoever writes it, and return it as it ended. An ended run is returned as it is.
+
+        Raises:
+            Unavailable: its end cannot be stored.
+        """
         job = self._jobs.get(run.id)
         if job is not None:
             job.halt(Transition.CANCEL)
             await job.ended.wait()
+            if run.id in self._unstored:
+                await self._store_late()
             return job.run
         if run.active:
             async with self._database.write() as session:
@@ -316,14 +350,24 @@ class Engine:
                 logger.exception("leases could not be renewed")
 
     async def _keep_once(self) -> None:
-        if self._tasks:
+        mine = [run_id for run_id, job in self._jobs.items() if not job.ended.is_set()] + list(self._unstored)
+        if mine:
             async with self._database.write() as session:
-                await renew_leases(session, self.worker, lease_from_now(self.limits.lease)["lease_until"])
+                await renew_leases(session, mine, lease_from_now(self.limits.lease)["lease_until"])
                 wanted = await runs_to_cancel(session, self.worker)
             for run_id in wanted:
                 if (job := self._jobs.get(run_id)) is not None:
                     job.halt(Transition.CANCEL)
-        await self._records.recover(set(self._jobs))
+        await self._store_late()
+        await self._records.recover(set(mine))
+
+
+def _set_usage(run: Run, usage: Usage | None) -> None:
+    run.prompt_tokens = None if usage is None else usage.prompt_tokens
+    run.completion_tokens = None if usage is None else usage.completion_tokens
+    run.cached_tokens = None if usage is None else usage.cached_tokens
+    run.reasoning_tokens = None if usage is None else usage.reasoning_tokens
+    run.usage_estimated = usage is not None and usage.estimated
 
 
 def _set_error(run: Run, error: RunFailure | None) -> None:

@@ -51,26 +51,29 @@ class Records:
         """
         for pause in (*RETRY_SECONDS, None):
             try:
-                return await self._store_end(run, log)
+                return await self.finished_now(run, log)
             except Unavailable:
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _store_end(self, run: Run, log: RunLog) -> bool:
+    async def finished_now(self, run: Run, log: RunLog) -> bool:
+        """`finished`, tried once."""
         async with self._database.write() as session:
-            if not await finish_run(session, run.id, end_values(run)):
-                return False
+            ended = await finish_run(session, run.id, end_values(run))
             if run.message_id is not None:
+                # Also when another worker took this one for dead: the end is then the other's, the text is ours.
                 await finish_message(
                     session,
                     run.message_id,
-                    status=MESSAGE_STATUS[RunStatus(run.status)],
+                    status=MESSAGE_STATUS[RunStatus(run.status) if ended else RunStatus.INTERRUPTED],
                     content=log.text,
                     reasoning=log.reasoning,
                     model=run.model,
                 )
+            if not ended:
+                return False
             if run.conversation_id is not None:
                 await touch_conversation(session, run.conversation_id)
             if run.user_id is not None:
@@ -80,10 +83,11 @@ class Records:
     async def recover(self, mine: set[str]) -> None:
         """End the runs of workers that let their lease pass, this process's own apart."""
         async with self._database.read() as session:
-            lost = [run for run in await abandoned_runs(session, utc_now()) if run.id not in mine]
-        if not lost:
-            return
+            if all(run.id in mine for run in await abandoned_runs(session, utc_now())):
+                return
         async with self._database.write() as session:
+            # Looked for again: a worker that was only slow may have renewed its leases between the two.
+            lost = [run for run in await abandoned_runs(session, utc_now()) if run.id not in mine]
             for run in lost:
                 ended = await finish_run(
                     session,
@@ -99,7 +103,8 @@ class Records:
                 )
                 if ended and run.message_id is not None:
                     await interrupt_message(session, run.message_id)
-        logger.warning("%d runs of a worker that stopped were ended as INTERRUPTED", len(lost))
+        if lost:
+            logger.warning("%d runs of a worker that stopped were ended as INTERRUPTED", len(lost))
 
     async def reload(self, run_id: str) -> Run | None:
         async with self._database.read() as session:

@@ -97,10 +97,13 @@ async def active_runs(session: AsyncSession, conversation_ids: Sequence[str]) ->
     return {run.conversation_id or "": run for run in await session.exec(query.order_by(col(Run.id)))}
 
 
-async def renew_leases(session: AsyncSession, worker: str, until: datetime) -> None:
-    await session.exec(
-        update(Run).where(col(Run.worker) == worker, col(Run.status).in_(ACTIVE)).values(lease_until=until)
-    )
+async def renew_leases(session: AsyncSession, ids: Sequence[str], until: datetime) -> None:
+    """Of the runs that are really worked on: one that was stored but never launched has to be found abandoned."""
+    for start in range(0, len(ids), 500):
+        chunk = ids[start : start + 500]
+        await session.exec(
+            update(Run).where(col(Run.id).in_(chunk), col(Run.status).in_(ACTIVE)).values(lease_until=until)
+        )
 
 
 async def request_cancel(session: AsyncSession, run_id: str) -> None:
