@@ -1,7 +1,7 @@
 """What users do with models: send a message in a conversation, chat without one, follow a run, cancel it."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,6 +14,8 @@ from chat.events import RunEvent, RunFinished, text_of
 from chat.generation import Prompt
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
 from chat.jobs import Work
+from chat.log import RunLog
+from chat.unbroken import unbroken
 from errors import BadUserInput, ChatError, Conflict, NotFound, RunActive, error_for
 from models.columns import utc_now
 from models.conversation import Conversation
@@ -26,6 +28,10 @@ from providers.catalog import Candidate, Catalog
 
 HISTORY = 400
 """Messages read back for a prompt: more than any window here holds, so that a long conversation costs no more."""
+
+
+class _KeyTaken(Exception):
+    """Another request with the same idempotencyKey was a moment faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,20 @@ class Chats:
         temperature, max_tokens = clean_temperature(sending.temperature), clean_max_tokens(sending.max_tokens)
         if key is not None and (first := await self._first_result(user_id, key)) is not None:
             return first
+        try:
+            return await unbroken(self._send(user_id, sending, key, temperature, max_tokens))
+        except _KeyTaken:
+            assert key is not None
+            first = await self._first_result(user_id, key)
+            assert first is not None
+            return first
+
+    async def _send(
+        self, user_id: str, sending: Sending, key: str | None, temperature: float, max_tokens: int
+    ) -> tuple[Message, Run]:
         with self._engine.place(user_id) as place:
             async with self._database.write() as session:
-                if key is not None and await run_by_key(session, user_id, key) is not None:
-                    raise Conflict("A request with the same idempotencyKey is under way; try again")
+                await _check_key(session, user_id, key)
                 conversation = await owned(session, user_id, sending.conversation_id)
                 if await active_run(session, conversation.id) is not None:
                     raise RunActive
@@ -179,24 +195,33 @@ class Chats:
         """
         turns = self._clean_turns(chat.turns)
         prompt = Prompt(turns, clean_temperature(chat.temperature), clean_max_tokens(chat.max_tokens))
-        key = clean_id(chat.idempotency_key, "idempotencyKey")
-        if key is not None and user_id is not None and (run := await self._keyed_run(user_id, key)) is not None:
-            async with aclosing(self._engine.follow(run, None)) as events:
-                async for event in events:
-                    yield event
-            return
+        key = clean_id(chat.idempotency_key, "idempotencyKey") if user_id is not None else None
         requested = clean_model(chat.model) if chat.model is not None else self._catalog.default or ""
+        async with aclosing(await self._stateless(user_id, requested, prompt, key)) as events:
+            async for event in events:
+                yield event
+
+    async def _stateless(
+        self, user_id: str | None, requested: str, prompt: Prompt, key: str | None
+    ) -> AsyncGenerator[RunEvent, None]:
+        """The events of the run of this key, or of a new one."""
+        while True:
+            if key is not None and user_id is not None and (run := await self._keyed_run(user_id, key)) is not None:
+                return self._engine.follow(run, None)
+            with suppress(_KeyTaken):
+                log = await unbroken(self._begin(user_id, requested, prompt, key), undo=RunLog.leave)
+                return log.follow()
+
+    async def _begin(self, user_id: str | None, requested: str, prompt: Prompt, key: str | None) -> RunLog:
         candidates = self._catalog.candidates(requested)
         with self._engine.place(user_id) as place:
             run = self._new_run(user_id, requested, candidates)
-            run.idempotency_key = key if user_id is not None else None
+            run.idempotency_key = key
             async with self._database.write() as session:
+                if user_id is not None:
+                    await _check_key(session, user_id, key)
                 session.add(run)
-            # Nothing is awaited between the launch and the first step of following: no follower can miss the end.
-            log = self._engine.launch(place, run, Work(partial(_already, prompt), candidates))
-        async with aclosing(log.follow()) as events:
-            async for event in events:
-                yield event
+            return self._engine.launch(place, run, Work(partial(_already, prompt), candidates))
 
     def _clean_turns(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
         if not turns:
@@ -210,14 +235,16 @@ class Chats:
         return tuple(turns)
 
     async def _keyed_run(self, user_id: str, key: str) -> Run | None:
-        """The run that was started under this key, unless that is too long ago: then the key is free again."""
+        """The run that was started under this key, while it is kept; then the key is free again."""
         async with self._database.read() as session:
             run = await run_by_key(session, user_id, key)
         if run is None:
             return None
         if run.conversation_id is not None:
             raise Conflict("This idempotencyKey was used for something else", field="idempotencyKey")
-        if run.created_at + timedelta(seconds=self._engine.limits.chat_key) > utc_now():
+        fresh = run.created_at + timedelta(seconds=self._engine.limits.chat_key) > utc_now()
+        # An ended run whose text is gone, with the process that had it, can answer nobody.
+        if fresh and (run.active or self._engine.log_of(run.id) is not None):
             return run
         async with self._database.write() as session:
             await release_key(session, run.id)
@@ -272,6 +299,11 @@ class Chats:
 
 async def _already(prompt: Prompt) -> Prompt:
     return prompt
+
+
+async def _check_key(session: AsyncSession, user_id: str, key: str | None) -> None:
+    if key is not None and await run_by_key(session, user_id, key) is not None:
+        raise _KeyTaken
 
 
 def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:

@@ -41,6 +41,8 @@ class Engine:
         self._mirror = Mirror(database)
         self._jobs: dict[str, Job] = {}
         self._kept: OrderedDict[str, None] = OrderedDict()
+        self._unstored: dict[str, Job] = {}
+        """Runs that have ended, which the database would not take: the keeper goes on trying."""
         self._per_user: Counter[str | None] = Counter()
         self._gate = FairGate(limits.per_process)
         self._tasks: set[asyncio.Task[None]] = set()

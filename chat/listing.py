@@ -1,11 +1,11 @@
-"""The list of a user's conversations with all their messages, read without holding the event loop."""
+"""A user's conversations with all their messages, read without holding the event loop."""
 
 from collections.abc import AsyncGenerator
 
 from chat.conversations import owned
 from models.conversation import Position
 from models.database import Database
-from models.whole import Whole, whole_conversations
+from models.whole import Wanted, Whole, whole_conversations
 
 
 async def whole_list(
@@ -23,5 +23,17 @@ async def whole_list(
         if before is not None:
             mark = await owned(session, user_id, before)
             place = Position(mark.updated_at, mark.id)
-        async for whole in whole_conversations(session, user_id, limit=limit, older_than=place):
+        async for whole in whole_conversations(session, Wanted(user_id, None, limit, place)):
             yield whole
+
+
+async def whole_conversation(database: Database, user_id: str, key: str) -> Whole:
+    """One of them.
+
+    Raises:
+        NotFound: the user has none of this id.
+    """
+    async with database.read() as session:
+        conversation = await owned(session, user_id, key)
+        wholes = [whole async for whole in whole_conversations(session, Wanted(user_id, conversation.id))]
+    return wholes[0]

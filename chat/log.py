@@ -104,8 +104,12 @@ class RunLog:
                     await self._next()
         finally:
             self.followers -= 1
-            if self.followers == 0 and self.on_left is not None:
-                self.on_left()
+            self.leave()
+
+    def leave(self) -> None:
+        """Someone who followed, or was about to, is gone."""
+        if self.followers == 0 and self.on_left is not None:
+            self.on_left()
 
     async def _next(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

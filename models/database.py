@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from errors import Unavailable
+from models.driver import connect
 from models.journal_writer import BUSY_SECONDS, JournalWriter
 
 READERS = 8
@@ -35,7 +36,7 @@ class Database:
             pool_size=size,
             max_overflow=0,
             pool_timeout=BUSY_SECONDS * 2,
-            connect_args={"timeout": BUSY_SECONDS},
+            async_creator=lambda: connect(path, BUSY_SECONDS),
         )
 
         @event.listens_for(engine.sync_engine, "connect")

@@ -1,14 +1,14 @@
 """All of a user's conversations with their messages, as plain columns in partitions: 40,000 objects would hold the
 event loop for a second."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Select, func, literal, select, tuple_, type_coerce
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.columns import Millis
+from models.columns import Millis, to_millis
 from models.conversation import Conversation, Position
 from models.message import Message
 
@@ -42,16 +42,34 @@ Rows = Select[*tuple[Any, ...]]
 Whole = tuple[WholeConversation, list[WholeMessage]]
 
 
-async def whole_conversations(
-    session: AsyncSession, owner_id: str, *, limit: int | None = None, older_than: Position | None = None
-) -> AsyncGenerator[Whole, None]:
-    """The owner's conversations with their active branches, newest `updated_at` first, by two statements."""
+class Wanted(NamedTuple):
+    """Which of the owner's conversations: all, but for what is said here."""
+
+    owner_id: str
+    only_id: str | None = None
+    limit: int | None = None
+    older_than: Position | None = None
+
+
+def whole_of(conversation: Conversation, messages: Iterable[Message]) -> Whole:
+    """The same of rows that are at hand."""
+    row = conversation
+    times = to_millis(row.created_at), to_millis(row.updated_at)
+    whole = WholeConversation(row.id, row.external_id or row.id, row.title, row.model, row.system_prompt, *times)
+    return whole, [
+        WholeMessage(row.id, item.external_id or item.id, item.content, item.role, to_millis(item.created_at))
+        for item in messages
+    ]
+
+
+async def whole_conversations(session: AsyncSession, wanted: Wanted) -> AsyncGenerator[Whole, None]:
+    """Conversations with their active branches, newest `updated_at` first, by two statements."""
     conversations: list[WholeConversation] = []
-    async for part in _partitions(session, _conversations(owner_id, limit, older_than)):
+    async for part in _partitions(session, _conversations(wanted)):
         conversations.extend(map(WholeConversation._make, part))
     waiting = iter(conversations)
     branch: list[WholeMessage] = []
-    async for part in _partitions(session, _messages(owner_id, limit, older_than)):
+    async for part in _partitions(session, _messages(wanted)):
         for row in part:
             if branch and branch[0].conversation_id != row[0]:
                 for whole in _up_to(waiting, branch):
@@ -81,15 +99,18 @@ async def _partitions(session: AsyncSession, query: Rows) -> AsyncGenerator[Any,
         yield part
 
 
-def _wanted(query: Rows, owner_id: str, limit: int | None, older_than: Position | None) -> Rows:
-    query = query.where(col(Conversation.owner_id) == owner_id)
-    if older_than is not None:
+def _narrowed(query: Rows, wanted: Wanted) -> Rows:
+    query = query.where(col(Conversation.owner_id) == wanted.owner_id)
+    if wanted.only_id is not None:
+        query = query.where(col(Conversation.id) == wanted.only_id)
+    if wanted.older_than is not None:
         place = tuple_(col(Conversation.updated_at), col(Conversation.id))
-        query = query.where(place < tuple_(literal(older_than.updated_at, Millis), literal(older_than.id)))
-    return query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc()).limit(limit)
+        bound = tuple_(literal(wanted.older_than.updated_at, Millis), literal(wanted.older_than.id))
+        query = query.where(place < bound)
+    return query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc()).limit(wanted.limit)
 
 
-def _conversations(owner_id: str, limit: int | None, older_than: Position | None) -> Rows:
+def _conversations(wanted: Wanted) -> Rows:
     query = select(
         col(Conversation.id),
         func.coalesce(col(Conversation.external_id), col(Conversation.id)),
@@ -99,13 +120,13 @@ def _conversations(owner_id: str, limit: int | None, older_than: Position | None
         type_coerce(col(Conversation.created_at), BigInteger),
         type_coerce(col(Conversation.updated_at), BigInteger),
     )
-    return _wanted(query, owner_id, limit, older_than)
+    return _narrowed(query, wanted)
 
 
-def _messages(owner_id: str, limit: int | None, older_than: Position | None) -> Rows:
+def _messages(wanted: Wanted) -> Rows:
     """In the order of the list."""
     listed = select(col(Conversation.id), col(Conversation.updated_at))
-    place = _wanted(listed, owner_id, limit, older_than).subquery()
+    place = _narrowed(listed, wanted).subquery()
     return (
         select(
             col(Message.conversation_id),

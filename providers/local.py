@@ -15,6 +15,7 @@ from providers.supervisor import EmbeddedModel, Endpoint
 # Four long prompts at once are read at 20 tokens/s each: 3,500 tokens take three minutes.
 PATIENCE = Patience(connect=5.0, first=300.0, between=60.0)
 RETRY = 0.2  # seconds
+CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
 # llama.cpp finds out that a client has gone when it writes to it, and while it reads a prompt it writes only progress.
 # Cancelled in a prompt of 3,500 tokens, the slot was idle after 0.3–1 s with this, and after 40 s without.
 SEE_US_LEAVE = {"return_progress": True}
@@ -42,24 +43,31 @@ class LocalProvider:
         return next((info for info in self.models() if info.id == model), None)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Yields what the child makes. A child that died a moment ago is waited for, as one that loads is, but
-        only while nothing was sent to it. Raises ModelUnavailable with the reason, and other ProviderErrors."""
-        deadline = asyncio.get_running_loop().time() + self._load_patience
+        """Yields what the child makes. A child that dies before the first chunk is waited for, as one that loads is.
+
+        Raises ModelUnavailable with the reason, and other ProviderErrors.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._load_patience
+        begun = cut = False
         while True:
-            left = deadline - asyncio.get_running_loop().time()
-            endpoint = await self._model.wait_ready(max(left, 0))
+            endpoint = await self._model.wait_ready(max(deadline - now(), 0))
             if endpoint is None:
                 raise ModelUnavailable(self._model.status.reason)
             try:
                 async with aclosing(self._stream(endpoint, request)) as chunks:
                     async for chunk in chunks:
+                        begun = True
                         yield chunk
                 return
             except ProviderError as exc:
-                if not isinstance(exc.__cause__, httpx.ConnectError):
-                    raise
-                if left <= 0:
+                refused = isinstance(exc.__cause__, httpx.ConnectError)
+                if refused and now() > deadline:
                     raise ModelUnavailable from exc
+                # Only once: a request that kills the child must not do so again and again.
+                if not refused and (begun or cut or not isinstance(exc.__cause__, CUT)):
+                    raise
+                cut = cut or not refused
             await asyncio.sleep(RETRY)
 
     def _stream(self, endpoint: Endpoint, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:

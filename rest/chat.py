@@ -9,9 +9,9 @@ from chat.chats import StatelessChat
 from providers.base import Role, Turn
 from rest.bodies import ChatAnswer, ChatBody, Detail
 from rest.deps import Served, Signed, ViewerRoute
-from rest.disconnect import while_connected
 from rest.errors import json_response
-from rest.sse import EventStream
+from rest.sse import begun
+from streaming import EventStream, while_connected
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ async def chat(body: ChatBody, request: Request, viewer: Signed, services: Serve
         max_tokens=body.max_tokens,
     )
     if body.stream:
-        return EventStream(services.chats.chat(viewer.id, asked), services.limits.send_timeout)
+        lines = await while_connected(request.receive, begun(services.chats.chat(viewer.id, asked)))
+        return EventStream(
+            lines,
+            closing=services.closing,
+            grace=services.engine.limits.shutdown_grace + 1,
+            send_timeout=services.limits.send_timeout,
+        )
     answer = await while_connected(request.receive, services.chats.answer(viewer.id, asked))
     return json_response({"content": answer.content, "tokens": answer.tokens, "model": answer.model})

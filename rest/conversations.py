@@ -1,20 +1,18 @@
 """/api/conversations: a user's conversations, whole, messages included."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from chat.drafts import ConversationDraft, MessageDraft
-from models.columns import from_millis, to_millis
-from models.conversation import Conversation
-from models.message import Message
+from chat.listing import whole_conversation
+from models.columns import from_millis
+from models.whole import Whole, whole_of
 from providers.base import Role
 from rest.bodies import ConversationAnswer, ConversationBody, Deleted, Detail, MessageBody
 from rest.deps import Served, Signed, ViewerRoute
-from rest.errors import json_response
-from rest.listing import listed
+from rest.listing import as_json, listed
 from rest.streams import PiecesResponse
 
 MAX_LIMIT = 1_000
@@ -66,7 +64,7 @@ async def create_conversation(body: ConversationBody, viewer: Signed, services: 
         Conflict: the viewer has another one of this id.
         BadUserInput
     """
-    return _answer(*await services.conversations.create(viewer.id, _draft(body, body.id)))
+    return _answer(whole_of(*await services.conversations.create(viewer.id, _draft(body, body.id))), viewer.id)
 
 
 @router.get(ITEM, response_model=ConversationAnswer, responses=GONE)
@@ -76,7 +74,7 @@ async def get_conversation(conversation_id: str, viewer: Signed, services: Serve
     Raises:
         NotFound
     """
-    return _answer(*await services.conversations.get(viewer.id, conversation_id))
+    return _answer(await whole_conversation(services.database, viewer.id, conversation_id), viewer.id)
 
 
 @router.put(ITEM, response_model=ConversationAnswer, responses=GONE)
@@ -88,7 +86,8 @@ async def replace_conversation(
     Raises:
         NotFound, BadUserInput
     """
-    return _answer(*await services.conversations.replace(viewer.id, conversation_id, _draft(body, None)))
+    replaced = await services.conversations.replace(viewer.id, conversation_id, _draft(body, None))
+    return _answer(whole_of(*replaced), viewer.id)
 
 
 @router.delete(ITEM, responses=GONE)
@@ -118,24 +117,5 @@ def _message_draft(body: MessageBody) -> MessageDraft:
     return MessageDraft(Role(body.role.upper()), body.content, body.id, created_at)
 
 
-def _answer(conversation: Conversation, messages: Sequence[Message]) -> Response:
-    return json_response(
-        {
-            "id": conversation.external_id or conversation.id,
-            "title": conversation.title,
-            "messages": [
-                {
-                    "id": message.external_id or message.id,
-                    "content": message.content,
-                    "role": message.role.lower(),
-                    "timestamp": to_millis(message.created_at),
-                }
-                for message in messages
-            ],
-            "createdAt": to_millis(conversation.created_at),
-            "updatedAt": to_millis(conversation.updated_at),
-            "model": conversation.model,
-            "systemPrompt": conversation.system_prompt,
-            "userId": conversation.owner_id,
-        }
-    )
+def _answer(whole: Whole, user_id: str) -> Response:
+    return Response(as_json(whole, user_id), media_type="application/json")

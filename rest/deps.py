@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 from auth.accounts import Viewer
 from auth.tokens import bearer
 from errors import ChatError, TokenMissing
-from rest.disconnect import ClientGone
 from rest.errors import error_response, masked
 from services import Services
+from streaming import ClientLeft
 
 CLIENT_CLOSED = 499
 """nginx's number for an answer that nobody waits for."""
@@ -80,7 +80,7 @@ class OpenRoute(APIRoute):
                 return await handler(request)
             except (ChatError, HTTPException, RequestValidationError):
                 raise
-            except (ClientGone, ClientDisconnect):
+            except (ClientLeft, ClientDisconnect):
                 return Response(status_code=CLIENT_CLOSED)
             except Exception as error:
                 return error_response(masked(error, f"{request.method} {request.url.path!r}"))

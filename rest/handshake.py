@@ -11,7 +11,6 @@ from services import Services
 
 MAX_ID_CHARS = 200
 NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffd]")
-SCHEMES = {"ws": "http", "wss": "https"}
 SUBPROTOCOL = "bearer"
 
 BAD_ID, UNAUTHENTICATED, FORBIDDEN = 4400, 4401, 4403
@@ -33,15 +32,6 @@ class Caller:
     id: str
     viewer: Viewer | None
     guest: bool
-
-
-def origin_allowed(websocket: WebSocket, services: Services) -> bool:
-    """Browsers tell where a page comes from, and let any page open a socket: it is for us to look."""
-    origin = websocket.headers.get("origin")
-    if origin is None:
-        return True
-    own = f"{SCHEMES[websocket.scope['scheme']]}://{websocket.headers.get('host', '')}"
-    return origin.lower() == own.lower() or origin.lower() in services.settings.origins
 
 
 def subprotocol_of(websocket: WebSocket) -> str | None:

@@ -1,14 +1,13 @@
-"""The list of conversations as JSON, made a conversation at a time."""
+"""Conversations as JSON; their list is made one at a time."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import orjson
 
 from chat.listing import whole_list
 from models.database import Database
-from models.whole import WholeConversation, WholeMessage
+from models.whole import Whole
 
 PIECE_BYTES = 64 * 1024
 """What is handed to the socket at once: its buffer's high-water mark."""
@@ -27,8 +26,8 @@ async def listed(
     gathered = bytearray()
     separator = b"["
     async with aclosing(whole_list(database, user_id, limit, before)) as conversations:
-        async for conversation, messages in conversations:
-            gathered += separator + orjson.dumps(_shape(conversation, messages, user_id))
+        async for whole in conversations:
+            gathered += separator + as_json(whole, user_id)
             separator = b","
             if len(gathered) >= PIECE_BYTES:
                 pieces.append(bytes(gathered))
@@ -42,22 +41,26 @@ async def _given(pieces: list[bytes]) -> AsyncGenerator[bytes, None]:
         yield piece
 
 
-def _shape(conversation: WholeConversation, messages: list[WholeMessage], user_id: str) -> dict[str, Any]:
-    return {
-        "id": conversation.key,
-        "title": conversation.title,
-        "messages": [
-            {
-                "id": message.id,
-                "content": message.content,
-                "role": message.role.lower(),
-                "timestamp": message.created_at,
-            }
-            for message in messages
-        ],
-        "createdAt": conversation.created_at,
-        "updatedAt": conversation.updated_at,
-        "model": conversation.model,
-        "systemPrompt": conversation.system_prompt,
-        "userId": user_id,
-    }
+def as_json(whole: Whole, user_id: str) -> bytes:
+    """The documented conversation object."""
+    conversation, messages = whole
+    return orjson.dumps(
+        {
+            "id": conversation.key,
+            "title": conversation.title,
+            "messages": [
+                {
+                    "id": message.id,
+                    "content": message.content,
+                    "role": message.role.lower(),
+                    "timestamp": message.created_at,
+                }
+                for message in messages
+            ],
+            "createdAt": conversation.created_at,
+            "updatedAt": conversation.updated_at,
+            "model": conversation.model,
+            "systemPrompt": conversation.system_prompt,
+            "userId": user_id,
+        }
+    )

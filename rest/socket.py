@@ -11,8 +11,9 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from errors import Unauthenticated, Unavailable
+from origins import origin_allowed
 from rest.errors import masked
-from rest.handshake import UNAUTHENTICATED, Refused, caller_of, origin_allowed, subprotocol_of
+from rest.handshake import UNAUTHENTICATED, Refused, caller_of, subprotocol_of
 from rest.session import Session
 from rest.streams import ReaderStuck
 from services import Services
@@ -27,7 +28,7 @@ CLOSE_SECONDS = 1.0
 @router.websocket("/ws/{user_id}")
 async def legacy_socket(websocket: WebSocket, user_id: str) -> None:
     services: Services = websocket.app.state.services
-    if not origin_allowed(websocket, services):
+    if not origin_allowed(websocket, services.settings.origins):
         await websocket.close()
         return
     try:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from rest.disconnect import ClientGone, while_connected
+from streaming import ClientLeft, while_connected
 
 
 class ReaderStuck(Exception):
@@ -36,5 +36,5 @@ class PiecesResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
             await while_connected(receive, self.stream_response(in_time(send, self._send_timeout)))
-        except (ClientGone, ReaderStuck):
+        except (ClientLeft, ReaderStuck):
             return

@@ -33,7 +33,7 @@ CHAT = "mutation ($input: ChatInput!) { chat(input: $input) { content tokens mod
 
 EVENT = """__typename runId seq
     ... on RunQueued { position }
-    ... on RunAttemptFailed { model provider error { code message retryable } }
+    ... on RunAttemptFailed { model provider failure: error { code message retryable } }
     ... on RunStarted { requestedModel model provider messageId }
     ... on RunTextDelta { text }
     ... on RunReasoningDelta { text }

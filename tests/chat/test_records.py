@@ -1,0 +1,246 @@
+"""What a run leaves in the database when the database, or another worker, has trouble."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import models.database
+from chat.chats import Sending
+from chat.drafts import ConversationDraft, MessageDraft
+from chat.events import RunFinished, text_of
+from chat.records import Records
+from errors import ErrorCode, Unavailable
+from models.message import Message, messages_of
+from models.run import Run, RunStatus
+from models.user import user_by_id
+from providers.base import Role, Usage, UsageChunk
+from tests.chat.conftest import SECONDS, Core, OddProvider, open_core, until
+
+LONG = "words=2000"
+LONG_TEXT = "".join(f"w{number} " for number in range(2_000))
+LARGE = ConversationDraft(messages=[MessageDraft(Role.USER, "x" * 2_000)] * 10)
+"""More than fits into the free room of a page."""
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the usual patience with a database that cannot work: the same steps in less time."""
+    monkeypatch.setattr("models.database.BUSY_SECONDS", 0.5)
+    monkeypatch.setattr("chat.records.RETRY_SECONDS", (0.02, 0.1, 0.3))
+
+
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Another process holds the file. SQLite's locks work alike between connections."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
+@asynccontextmanager
+async def full_disk(core: Core) -> AsyncIterator[None]:
+    """No more pages for this database."""
+
+    async def limit(pages: int) -> None:
+        async with core.database.write() as session:
+            connection = await session.connection()
+            used = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or used}")
+
+    await limit(0)
+    try:
+        yield
+    finally:
+        await limit(1_000_000)
+
+
+async def answer_of(core: Core, user: str, run: Run) -> Message:
+    assert run.message_id is not None
+    async with core.database.read() as session:
+        return (await messages_of(session, user, [run.message_id]))[run.message_id]
+
+
+async def tokens_of(core: Core, user_id: str) -> int:
+    async with core.database.read() as session:
+        user = await user_by_id(session, user_id)
+    assert user is not None
+    return user.total_tokens
+
+
+async def stored(core: Core, run: Run) -> Run:
+    """The row, once it says that the run has ended."""
+    async with asyncio.timeout(SECONDS):
+        while (row := await core.row(run.id)).active:
+            await asyncio.sleep(0.01)
+    return row
+
+
+class TestTheEnd:
+    async def test_is_counted_for_the_user_once(self, core: Core) -> None:
+        user = await core.user()
+        await core.events(user, await core.send(user, "text=a,usage=30/12"))
+        await core.events(user, await core.send(user, "text=a,usage=3/1"))
+        assert await tokens_of(core, user) == 46
+
+    async def test_waits_for_a_database_that_another_process_holds(self, path: Path) -> None:
+        """Longer than one patience: the write is tried again, and the follower sees COMPLETED, later."""
+        async with open_core(path) as core:
+            user = await core.user()
+            run = await core.send(user, "text=a,wait=0.1,text=b")
+            log = core.engine.log_of(run.id)
+            assert log is not None
+            await until(lambda: log.text == "a")
+            async with locked(path):
+                following = asyncio.create_task(core.events(user, run))
+                await asyncio.sleep(models.database.BUSY_SECONDS * 1.3)
+                assert not following.done()
+            end = (await following)[-1]
+            assert isinstance(end, RunFinished)
+            assert end.status is RunStatus.COMPLETED
+            assert (await answer_of(core, user, run)).content == "ab"
+
+    async def test_that_cannot_be_stored_is_said_and_stored_as_soon_as_it_can(self, path: Path) -> None:
+        """A full disk costs the answer its COMPLETED, and nothing else: its text is there when there is room."""
+        async with open_core(path, lease=0.4) as core:
+            user = await core.user()
+            conversation = await core.conversation(user)
+            await core.events(user, await core.send(user, "text=before", conversation))
+            run = await core.send(user, f"wait=0.05,{LONG}", conversation)
+            await until(lambda: core.provider.active == 1)
+            async with full_disk(core):
+                end = (await core.events(user, run))[-1]
+                assert isinstance(end, RunFinished)
+                assert end.status is RunStatus.FAILED
+                assert end.error is not None
+                assert end.error.code is ErrorCode.UNAVAILABLE
+                with pytest.raises(Unavailable):
+                    await core.conversations.create(user, LARGE)
+                with pytest.raises(Unavailable):
+                    await core.conversations.delete(user, conversation.id)
+                _, messages = await core.conversations.get(user, conversation.id)
+                assert messages[1].content == "before"
+            row = await stored(core, run)
+            assert (row.status, row.error_code, row.last_seq) == (RunStatus.FAILED, ErrorCode.UNAVAILABLE, end.seq)
+            answer = await answer_of(core, user, run)
+            assert (answer.content, answer.status) == (LONG_TEXT, "FAILED")
+            assert text_of(await core.events(user, await core.send(user, "text=after", conversation))) == "after"
+
+    async def test_that_was_never_stored_is_stored_at_the_stop(self, path: Path) -> None:
+        async with open_core(path) as core:
+            user = await core.user()
+            run = await core.send(user, f"wait=0.05,{LONG}")
+            await until(lambda: core.provider.active == 1)
+            async with full_disk(core):
+                await core.events(user, run)
+            await core.engine.aclose()
+            assert (await answer_of(core, user, run)).content == LONG_TEXT
+
+    async def test_with_figures_that_no_database_takes_keeps_the_text(self, path: Path) -> None:
+        async with open_core(path, providers=[OddProvider("a", UsageChunk(Usage(2**70, 1)))]) as core:
+            user = await core.user()
+            conversation = await core.conversation(user, "odd")
+            _, run = await core.chats.send_message(user, Sending(conversation.id, "hello"))
+            end = (await core.events(user, run))[-1]
+            assert isinstance(end, RunFinished)
+            assert end.error is not None
+            assert end.error.code is ErrorCode.INTERNAL_ERROR
+            assert (await core.row(run.id)).status == RunStatus.FAILED
+            assert (await answer_of(core, user, run)).content == "a"
+
+
+class TestRecovery:
+    async def test_ends_the_runs_of_a_worker_whose_lease_has_passed(self, path: Path) -> None:
+        async with open_core(path, lease=0.4) as core:
+            user = await core.user()
+            live = await core.send(user, "text=a,wait=30")
+            lost = await self.lose_a_run(core, user)
+            row = await stored(core, lost)
+            assert (row.status, row.error_code, row.error_retryable) == ("INTERRUPTED", "UNAVAILABLE", True)
+            assert (await answer_of(core, user, lost)).status == "INTERRUPTED"
+            events = await core.events(user, lost)
+            assert isinstance(events[-1], RunFinished)
+            assert events[-1].status is RunStatus.INTERRUPTED
+            assert (await core.row(live.id)).active
+            await core.chats.cancel(user, live.id)
+
+    async def lose_a_run(self, core: Core, user: str) -> Run:
+        """As a worker leaves it that is killed in the middle of an answer."""
+        run = await core.send(user, "text=a,wait=30")
+        copy = Run(**{**run.model_dump(exclude={"id"}), "status": RunStatus.RUNNING})
+        await core.chats.cancel(user, run.id)
+        copy.worker, copy.lease_until = "killed", copy.created_at
+        message = await answer_of(core, user, run)
+        message.status, message.run_id = "STREAMING", copy.id
+        async with core.database.write() as session:
+            session.add_all([copy, message])
+        return copy
+
+    async def test_happens_at_the_start(self, path: Path) -> None:
+        async with open_core(path, lease=3_000) as core:
+            user = await core.user()
+            lost = await self.lose_a_run(core, user)
+            async with open_core(path, lease=3_000):
+                assert (await core.row(lost.id)).status == RunStatus.INTERRUPTED
+
+    async def test_leaves_the_runs_of_living_workers_alone(self, path: Path) -> None:
+        """Four times the lease, in two processes on one file."""
+        async with open_core(path, lease=0.4) as mine, open_core(path, lease=0.4) as theirs:
+            user = await mine.user()
+            run = await mine.send(user, "text=a,wait=1.6,text=b")
+            events = await theirs.events(user, run)
+            assert (text_of(events), events[-1].seq) == ("ab", (await mine.row(run.id)).last_seq)
+            assert [event.seq for event in events] == [events[-1].seq - 1, events[-1].seq]
+
+    async def test_does_not_end_a_run_whose_lease_was_renewed_meanwhile(self, path: Path) -> None:
+        """The look and the end are one transaction: between them the worker may have come back."""
+        async with open_core(path, lease=3_000) as core:
+            user = await core.user()
+            lost = await self.lose_a_run(core, user)
+            records = Records(core.database)
+            async with core.database.write() as session:
+                recovering = asyncio.create_task(records.recover(set()))
+                await asyncio.sleep(0.1)
+                row = await session.get(Run, lost.id)
+                assert row is not None
+                row.lease_until = None
+                session.add(row)
+            await recovering
+            assert (await core.row(lost.id)).status == RunStatus.RUNNING
+
+    async def test_by_mistake_costs_no_text(self, path: Path) -> None:
+        """A worker that was only slow finds its run ended by another: the row stays, and what was written is kept."""
+        async with open_core(path, lease=3_000) as core:
+            user = await core.user()
+            run = await core.send(user, "text=a,wait=0.2,text=b")
+            row = await core.row(run.id)
+            row.lease_until = row.created_at
+            async with core.database.write() as session:
+                await session.merge(row)
+            await Records(core.database).recover(set())
+            end = (await core.events(user, run))[-1]
+            assert isinstance(end, RunFinished)
+            assert (end.status, end.error is not None) == (RunStatus.INTERRUPTED, True)
+            assert (await core.row(run.id)).status == RunStatus.INTERRUPTED
+            answer = await answer_of(core, user, run)
+            assert (answer.content, answer.status) == ("ab", "INTERRUPTED")
+            assert (await core.chats.run(user, run.id)) is not None
+
+
+async def test_the_start_is_only_for_those_who_look(path: Path) -> None:
+    """A database that is held while a run begins delays nothing but its own note."""
+    async with open_core(path) as core:
+        user = await core.user()
+        run = await core.send(user, "text=a,wait=0.05,text=b")
+        async with locked(path):
+            log = core.engine.log_of(run.id)
+            assert log is not None
+            await until(lambda: log.text == "ab")
+        assert text_of(await core.events(user, run)) == "ab"
+        assert (await core.row(run.id)).started_at is not None
