@@ -112,6 +112,7 @@ def configure_logging(level: str) -> None:
     root.setLevel(logging.WARNING)
     for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
         logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
         if not any(isinstance(item, RedactTokens) for item in logger.filters):
