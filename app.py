@@ -20,9 +20,13 @@ from bus.memory import MemoryBus
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
+from chat.feed import Feed
 from chat.generation import GenerationLimits
+from chat.happenings import Happenings
 from chat.inputs import InputLimits
 from chat.jobs import EngineLimits
+from chat.members import Members
+from chat.sending import Sendings
 from chat.typing import Typing
 from errors import StartError
 from graph.pages import OwnOriginOnly
@@ -140,8 +144,12 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         inputs, web = _input_limits(settings), _web_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
         chats = Chats(database, engine, catalog, inputs)
+        sendings = Sendings(database, engine, catalog, inputs)
+        typing = Typing(bus, conversations)
+        feed = Feed(database)
+        stack.push_async_callback(feed.aclose)
         if settings.restart_interrupted:
-            engine.keeper.restart = chats.restart
+            engine.keeper.restart = sendings.restart
         await engine.start()
         yield Services(
             database=database,
@@ -149,9 +157,12 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
                 database, passwords, Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
             ),
             conversations=conversations,
+            members=Members(database),
             chats=chats,
+            sendings=sendings,
+            happenings=Happenings(database, feed, chats, typing),
             engine=engine,
-            typing=Typing(bus, conversations),
+            typing=typing,
             catalog=catalog,
             presence=Presence(web.sockets, web.guest_sockets, web.counted),
             limits=web,

@@ -11,6 +11,9 @@ from auth.accounts import Accounts
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
+from chat.happenings import Happenings
+from chat.members import Members
+from chat.sending import Sendings
 from chat.typing import Typing
 from errors import Unavailable
 from models.database import Database
@@ -79,6 +82,9 @@ class Services:
     database: Database
     accounts: Accounts
     conversations: Conversations
+    members: Members
+    sendings: Sendings
+    happenings: Happenings
     chats: Chats
     engine: Engine
     typing: Typing

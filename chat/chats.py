@@ -1,4 +1,4 @@
-"""What users do with models: send a message in a conversation, chat without one, follow a run, cancel it."""
+"""What users do with models: chat without a conversation, follow a run, cancel it."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
@@ -6,44 +6,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
-from chat.conversations import owned
+from chat.access import Right, allowed
+from chat.changes import tell_run
 from chat.engine import Engine
 from chat.events import RunEvent, RunFinished, text_of
 from chat.generation import Prompt
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
 from chat.jobs import Work
+from chat.keys import KeyTaken, check_key
 from chat.log import RunLog
 from chat.unbroken import unbroken
-from errors import BadUserInput, ChatError, Conflict, NotFound, RunActive, error_for
+from errors import BadUserInput, Conflict, NotFound, error_for
 from models.columns import utc_now
-from models.conversation import Conversation
 from models.database import Database
-from models.message import Message, MessageStatus, messages_of, path_to
-from models.run import Run, RunStatus, active_run, release_key, run_by_key, runs_of
-from models.user import add_to_counters
-from providers.base import Role, Turn
+from models.member import MemberRole
+from models.run import Run, RunStatus, release_key, run_by_key, runs_of
+from providers.base import Turn
 from providers.catalog import Candidate, Catalog
-
-HISTORY = 400
-"""Messages read back for a prompt: more than any window here holds, so that a long conversation costs no more."""
-
-
-class _KeyTaken(Exception):
-    """Another request with the same idempotencyKey was a moment faster."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """A user's message to a conversation's model."""
-
-    conversation_id: str
-    content: str
-    model: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,114 +50,6 @@ class Chats:
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
-
-    async def send_message(self, user_id: str, sending: Sending) -> tuple[Message, Run]:
-        """Store the message, start a run for its answer, return at once.
-
-        Raises:
-            NotFound: no such conversation.
-            RunActive: an answer is under way in it.
-            BadUserInput, ModelUnavailable, RateLimited, Unavailable
-        """
-        clean(sending.content, "content", self._limits.message, least=1)
-        key = clean_id(sending.idempotency_key, "idempotencyKey")
-        temperature, max_tokens = clean_temperature(sending.temperature), clean_max_tokens(sending.max_tokens)
-        if key is not None and (first := await self._first_result(user_id, key)) is not None:
-            return first
-        try:
-            return await unbroken(self._send(user_id, sending, key, temperature, max_tokens))
-        except _KeyTaken:
-            assert key is not None
-            first = await self._first_result(user_id, key)
-            assert first is not None
-            return first
-
-    async def _send(
-        self, user_id: str, sending: Sending, key: str | None, temperature: float, max_tokens: int
-    ) -> tuple[Message, Run]:
-        with self._engine.place(user_id) as place:
-            async with self._database.write() as session:
-                await _check_key(session, user_id, key)
-                conversation = await owned(session, user_id, sending.conversation_id)
-                if await active_run(session, conversation.id) is not None:
-                    raise RunActive
-                requested = clean_model(sending.model) if sending.model is not None else conversation.model
-                candidates = self._catalog.candidates(requested)
-                message, run = await self._store(session, conversation, user_id, sending.content, requested, candidates)
-                run.idempotency_key = key
-                run.temperature, run.max_tokens = temperature, max_tokens
-            self._engine.launch(place, run, Work(partial(self._prompt, run), candidates))
-        return message, run
-
-    async def _prompt(self, run: Run) -> Prompt:
-        """The branch that the run's answer stands under, read when its turn has come."""
-        async with self._database.read() as session:
-            conversation = await session.get(Conversation, run.conversation_id)
-            answer = await session.get(Message, run.message_id)
-            if conversation is None or answer is None or answer.parent_id is None:
-                raise NotFound("The conversation is gone")
-            history = await path_to(session, answer.parent_id, HISTORY)
-        turns = history_turns(conversation, history)
-        return Prompt(turns, clean_temperature(run.temperature), clean_max_tokens(run.max_tokens))
-
-    async def restart(self, run: Run, before: list[RunEvent]) -> bool:
-        """Take over a run of a dead process that had not come to a word. False: its model is not here."""
-        try:
-            candidates = self._catalog.candidates(run.requested_model)
-            with self._engine.place(run.user_id) as place:
-                run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
-                self._engine.launch(place, run, Work(partial(self._prompt, run), candidates), before)
-        except ChatError:
-            return False
-        return True
-
-    async def _first_result(self, user_id: str, key: str) -> tuple[Message, Run] | None:
-        async with self._database.read() as session:
-            run = await run_by_key(session, user_id, key)
-            if run is None:
-                return None
-            answer = (await messages_of(session, user_id, [run.message_id or ""])).get(run.message_id or "")
-            parent = answer.parent_id if answer is not None and answer.parent_id is not None else ""
-            question = (await messages_of(session, user_id, [parent])).get(parent)
-        if question is None:
-            raise Conflict("This idempotencyKey was used for something else", field="idempotencyKey")
-        return question, self._engine.live(run)
-
-    async def _store(
-        self,
-        session: AsyncSession,
-        conversation: Conversation,
-        user_id: str,
-        content: str,
-        requested: str,
-        candidates: Sequence[Candidate],
-    ) -> tuple[Message, Run]:
-        question = Message(
-            conversation_id=conversation.id,
-            parent_id=conversation.head_id,
-            depth=conversation.message_count,
-            role=Role.USER,
-            content=content,
-            author_id=user_id,
-        )
-        run = self._new_run(user_id, requested, candidates)
-        answer = Message(
-            conversation_id=conversation.id,
-            parent_id=question.id,
-            depth=question.depth + 1,
-            role=Role.ASSISTANT,
-            content="",
-            status=MessageStatus.STREAMING,
-            model=run.model,
-            run_id=run.id,
-        )
-        run.conversation_id, run.message_id = conversation.id, answer.id
-        conversation.head_id = answer.id
-        conversation.message_count += 2
-        conversation.updated_at = utc_now()
-        session.add_all([question, answer, run, conversation])
-        await add_to_counters(session, user_id, messages=2)
-        return question, run
 
     def _new_run(self, user_id: str | None, requested: str, candidates: Sequence[Candidate]) -> Run:
         first = candidates[0]
@@ -208,7 +79,7 @@ class Chats:
         while True:
             if key is not None and user_id is not None and (run := await self._keyed_run(user_id, key)) is not None:
                 return self._engine.follow(run, None)
-            with suppress(_KeyTaken):
+            with suppress(KeyTaken):
                 log = await unbroken(self._begin(user_id, requested, prompt, key), undo=RunLog.leave)
                 return log.follow()
 
@@ -219,8 +90,9 @@ class Chats:
             run.idempotency_key = key
             async with self._database.write() as session:
                 if user_id is not None:
-                    await _check_key(session, user_id, key)
+                    await check_key(session, user_id, key)
                 session.add(run)
+                await tell_run(session, run)
             return self._engine.launch(place, run, Work(partial(_already, prompt), candidates))
 
     def _clean_turns(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -266,7 +138,7 @@ class Chats:
         return Answer(text_of(events), tokens, finished.model, finished.run_id)
 
     async def run(self, user_id: str, run_id: str) -> Run | None:
-        """A run that the user caused, as it is now."""
+        """A run that the user caused, or that writes in a conversation in which the user has a part, as it is now."""
         async with self._database.read() as session:
             run = (await runs_of(session, user_id, [run_id])).get(run_id)
         return None if run is None else self._engine.live(run)
@@ -275,11 +147,14 @@ class Chats:
         """The log of one run behind `after`; ends behind RunFinished.
 
         Raises:
-            NotFound: no such run.
+            NotFound: no such run, or no part in its conversation any more.
             BadUserInput: `after` is out of range.
         """
-        async with aclosing(self._engine.follow(await self._own_run(user_id, run_id), after)) as events:
+        run = await self._own_run(user_id, run_id)
+        right = Right(self._database, user_id, run)
+        async with aclosing(self._engine.follow(run, after)) as events:
             async for event in events:
+                await right.check()
                 yield event
 
     async def cancel(self, user_id: str, run_id: str) -> Run:
@@ -287,8 +162,13 @@ class Chats:
 
         Raises:
             NotFound: no such run.
+            Forbidden: the user may only read its conversation.
         """
-        return await self._engine.cancel(await self._own_run(user_id, run_id))
+        run = await self._own_run(user_id, run_id)
+        if run.conversation_id is not None:
+            async with self._database.read() as session:
+                await allowed(session, user_id, run.conversation_id, MemberRole.EDITOR)
+        return await self._engine.cancel(run)
 
     async def _own_run(self, user_id: str, run_id: str) -> Run:
         run = await self.run(user_id, run_id)
@@ -299,18 +179,6 @@ class Chats:
 
 async def _already(prompt: Prompt) -> Prompt:
     return prompt
-
-
-async def _check_key(session: AsyncSession, user_id: str, key: str | None) -> None:
-    if key is not None and await run_by_key(session, user_id, key) is not None:
-        raise _KeyTaken
-
-
-def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:
-    """What the model is told: the system prompt, then the branch without answers that never came to a word."""
-    turns = [Turn(Role.SYSTEM, conversation.system_prompt)] if conversation.system_prompt else []
-    turns += [Turn(Role(message.role), message.content) for message in messages if message.content.strip()]
-    return tuple(turns)
 
 
 def raise_failure(finished: RunFinished) -> None:

@@ -7,6 +7,9 @@ from enum import Enum
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chat.access import Revocations, allowed, readable
+from chat.branches import set_head
+from chat.changes import tell_changed, tell_conversation, tell_viewers
 from chat.drafts import (
     DEFAULT_TITLE,
     ConversationDraft,
@@ -19,10 +22,27 @@ from chat.drafts import (
 from chat.engine import Engine
 from chat.inputs import InputLimits, clean_filter, clean_id, clean_model
 from errors import BadUserInput, Conflict, NotFound
+from models.change import ChangeKind
 from models.columns import utc_now
-from models.conversation import Conversation, ConversationFilter, Position, conversation_of, list_conversations
+from models.conversation import (
+    Conversation,
+    ConversationFilter,
+    Position,
+    Span,
+    conversation_of,
+    list_conversations,
+)
 from models.database import Database
-from models.message import Message, active_branch, active_branches, all_active_branches, all_messages, delete_messages
+from models.member import MemberRole, remove_members, shared_conversations
+from models.message import (
+    Message,
+    active_branch,
+    active_branches,
+    all_active_branches,
+    all_messages,
+    delete_messages,
+    message_in,
+)
 from models.run import active_run, detach_runs
 from models.user import add_to_counters, user_by_id
 from providers.catalog import Catalog
@@ -46,6 +66,7 @@ class ConversationChanges:
     system_prompt: str | Unset | None = UNSET
     archived: bool | Unset = UNSET
     pinned: bool | Unset = UNSET
+    head_id: str | Unset = UNSET
 
 
 class Conversations:
@@ -56,9 +77,9 @@ class Conversations:
         self._limits = limits
 
     async def find(self, user_id: str, key: str) -> Conversation | None:
-        """By our id, else by the id that the user's client chose."""
+        """One in which the user has a part: by our id, else by the id that the user's client chose."""
         async with self._database.read() as session:
-            return await conversation_of(session, user_id, key)
+            return await readable(session, user_id, key)
 
     async def get(self, user_id: str, key: str) -> tuple[Conversation, Sequence[Message]]:
         """A conversation with its active branch.
@@ -84,7 +105,7 @@ class Conversations:
             if before is not None:
                 mark = await owned(session, user_id, before)
                 place = Position(mark.updated_at, mark.id)
-            rows = await list_conversations(session, user_id, limit=limit, older_than=place)
+            rows = await list_conversations(session, user_id, span=Span(older_than=place, limit=limit))
             if limit is None and before is None:
                 return rows, await all_active_branches(session, user_id)
             return rows, await active_branches(session, [row.id for row in rows])
@@ -105,16 +126,10 @@ class Conversations:
             BadUserInput: names the filter's field.
         """
         only = clean_filter(only or ConversationFilter(), self._limits)
+        span = Span(older_than, newer_than, from_oldest, limit)
         async with self._database.read() as session:
-            return await list_conversations(
-                session,
-                user_id,
-                limit=limit,
-                older_than=older_than,
-                newer_than=newer_than,
-                from_oldest=from_oldest,
-                only=only,
-            )
+            owned_rows = await list_conversations(session, user_id, only=only, span=span)
+            return span.merge(owned_rows, await shared_conversations(session, user_id, only=only, span=span))
 
     async def create(self, user_id: str, draft: ConversationDraft) -> tuple[Conversation, Sequence[Message]]:
         """Store a new conversation, messages included. The same draft under the same id again returns the stored one.
@@ -147,6 +162,7 @@ class Conversations:
             await session.flush()
             session.add_all(branch)
             await add_to_counters(session, user_id, conversations=1, messages=len(branch))
+            await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id)
         return conversation, branch
 
     def _default_model(self) -> str:
@@ -173,7 +189,7 @@ class Conversations:
         async with self._stopped(user_id, key, expected_version) as (session, conversation):
             rows = await all_messages(session, conversation.id)
             known = {row.id: row for row in rows} | {row.external_id: row for row in rows if row.external_id}
-            before = conversation.message_count
+            before, before_ids = conversation.message_count, {row.id for row in rows}
             branch = lay_branch(conversation, draft.messages, known, user_id)
             kept = {row.id for row in branch}
             gone = [row for row in rows if row.id not in kept]
@@ -188,6 +204,10 @@ class Conversations:
             conversation.version += 1
             session.add_all(branch)
             await add_to_counters(session, user_id, messages=len(branch) - before)
+            await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, [row.id for row in gone])
+            added = [row.id for row in branch if row.id not in before_ids]
+            await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, added)
+            await tell_changed(session, conversation)
         return conversation, branch
 
     async def update(
@@ -195,7 +215,8 @@ class Conversations:
     ) -> Conversation:
         """
         Raises:
-            NotFound: the user has none of this id.
+            NotFound: the user has none of this id, or there is no such message in it.
+            Forbidden: the user may only read it.
             Conflict: it is not at `expected_version`.
             BadUserInput: names the field.
         """
@@ -206,8 +227,10 @@ class Conversations:
         if not isinstance(changes.system_prompt, Unset):
             check_system_prompt(changes.system_prompt, self._limits)
         async with self._database.write() as session:
-            conversation = await owned(session, user_id, key)
+            conversation = await allowed(session, user_id, key, MemberRole.EDITOR)
             _check_version(conversation, expected_version)
+            if not isinstance(changes.head_id, Unset):
+                await _move_head(session, conversation, changes.head_id)
             for name in ("title", "model", "system_prompt", "archived", "pinned"):
                 value = getattr(changes, name)
                 if value is not UNSET:
@@ -215,6 +238,7 @@ class Conversations:
             conversation.updated_at = utc_now()
             conversation.version += 1
             session.add(conversation)
+            await tell_changed(session, conversation)
         return conversation
 
     async def delete(self, user_id: str, key: str) -> str:
@@ -224,10 +248,14 @@ class Conversations:
             NotFound: the user has none of this id.
         """
         async with self._stopped(user_id, key, None) as (session, conversation):
+            await tell_conversation(session, conversation, ChangeKind.DELETED, [conversation.id])
+            await tell_viewers(session, conversation, ChangeKind.DELETED, conversation.id)
+            await remove_members(session, conversation.id)
             await detach_runs(session, conversation.id)
             await delete_messages(session, conversation.id)
             await add_to_counters(session, user_id, conversations=-1, messages=-conversation.message_count)
             await session.delete(conversation)
+        Revocations.count += 1
         return conversation.id
 
     @asynccontextmanager
@@ -237,7 +265,7 @@ class Conversations:
         """A transaction on a conversation that no run is writing to."""
         while True:
             async with self._database.write() as session:
-                conversation = await owned(session, user_id, key)
+                conversation = await allowed(session, user_id, key, MemberRole.OWNER)
                 _check_version(conversation, expected_version)
                 run = await active_run(session, conversation.id)
                 if run is None:
@@ -252,6 +280,13 @@ async def owned(session: AsyncSession, user_id: str, key: str) -> Conversation:
     if conversation is None:
         raise NotFound("对话不存在")
     return conversation
+
+
+async def _move_head(session: AsyncSession, conversation: Conversation, message_id: str) -> None:
+    message = await message_in(session, conversation.id, message_id)
+    if message is None:
+        raise NotFound("No such message", field="headMessageId")
+    await set_head(session, conversation, message)
 
 
 def _check_version(conversation: Conversation, expected: int | None) -> None:

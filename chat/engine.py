@@ -172,6 +172,9 @@ class Engine:
 
     async def _work(self, job: Job, work: Work, generation: Generation) -> Outcome:
         user_id = job.run.user_id
+        if work.behind is not None:
+            job.tail.event(lambda run_id, seq: RunQueued(run_id, seq, 1))
+            await work.behind()
         if self._gate.full:
             position = self._gate.position(user_id)
             job.tail.event(lambda run_id, seq: RunQueued(run_id, seq, position))

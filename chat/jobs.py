@@ -34,6 +34,8 @@ class Work:
 
     prompt: Callable[[], Awaitable[Prompt]]
     candidates: Sequence[Candidate]
+    behind: Callable[[], Awaitable[object]] | None = None
+    """What must have ended before it may even ask for its turn."""
 
 
 @dataclass(slots=True)

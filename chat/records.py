@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chat.changes import tell_run
 from chat.codec import encode_event
 from chat.events import RunFailure, RunFinished
 from chat.log import RunLog
@@ -110,6 +111,7 @@ async def end_run(session: AsyncSession, worker: str, run: Run, text: Text) -> R
         await touch_conversation(session, run.conversation_id)
     if run.user_id is not None:
         await add_to_counters(session, run.user_id, tokens=total_tokens(run))
+    await tell_run(session, run)
     event = finished_event(run, run.last_seq)
     await add_journal(session, worker, [Entry(run.id, event.seq, [encode_event(event)])])
     return event

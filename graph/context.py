@@ -9,7 +9,8 @@ from strawberry.dataloader import DataLoader
 
 from auth.accounts import Viewer
 from errors import TokenMissing
-from models.conversation import Conversation, conversations_of
+from models.conversation import Conversation
+from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
 from models.message import Message, messages_of
 from models.run import Run, active_runs, runs_of
 from models.user import User, users_by_ids
@@ -25,6 +26,8 @@ class Context:
     services: Services
     viewer: Viewer | None
     conversations: DataLoader[str, Conversation | None] = field(init=False)
+    members: DataLoader[str, list[Member] | None] = field(init=False)
+    roles: DataLoader[str, MemberRole | None] = field(init=False)
     messages: DataLoader[str, Message | None] = field(init=False)
     runs: DataLoader[str, Run | None] = field(init=False)
     active_runs: DataLoader[str, Run | None] = field(init=False)
@@ -35,7 +38,15 @@ class Context:
 
         async def load_conversations(ids: list[str]) -> list[Conversation | None]:
             async with database.read() as session:
-                return _in_order(ids, await conversations_of(session, self.user_id, ids))
+                return _in_order(ids, await readable_conversations(session, self.user_id, ids))
+
+        async def load_members(ids: list[str]) -> list[list[Member] | None]:
+            async with database.read() as session:
+                return _in_order(ids, await members_of(session, ids))
+
+        async def load_roles(ids: list[str]) -> list[MemberRole | None]:
+            async with database.read() as session:
+                return _in_order(ids, await roles_in(session, self.user_id, ids))
 
         async def load_messages(ids: list[str]) -> list[Message | None]:
             async with database.read() as session:
@@ -57,6 +68,8 @@ class Context:
                 return _in_order(ids, await users_by_ids(session, ids))
 
         self.conversations = _loader(load_conversations)
+        self.members = _loader(load_members)
+        self.roles = _loader(load_roles)
         self.messages = _loader(load_messages)
         self.runs = _loader(load_runs)
         self.active_runs = _loader(load_active_runs)

@@ -66,6 +66,7 @@ class UpdateConversationInput:
     system_prompt: str | None = UNSET
     archived: bool | None = UNSET
     pinned: bool | None = UNSET
+    head_message_id: ID | None = UNSET
     expected_version: int | None = None
 
 
@@ -150,13 +151,14 @@ class ConversationMutation:
 
     @strawberry.mutation
     async def update_conversation(self, info: Info, input: UpdateConversationInput) -> ConversationPayload:
-        prompt = input.system_prompt
+        prompt, head = input.system_prompt, input.head_message_id
         changes = ConversationChanges(
             title=use_cases.UNSET if input.title is UNSET else given(input.title, "title"),
             model=use_cases.UNSET if input.model is UNSET else given(input.model, "model"),
             system_prompt=use_cases.UNSET if prompt is UNSET else prompt,
             archived=use_cases.UNSET if input.archived is UNSET else given(input.archived, "archived"),
             pinned=use_cases.UNSET if input.pinned is UNSET else given(input.pinned, "pinned"),
+            head_id=use_cases.UNSET if head is UNSET else str(given(head, "headMessageId")),
         )
         row = await info.context.services.conversations.update(
             info.context.user_id, input.id, changes, input.expected_version

@@ -1,10 +1,9 @@
 """The schema's enums: the same objects that the product uses."""
 
-from enum import StrEnum
-
 import strawberry
 
 from errors import ErrorCode
+from models.member import MemberRole
 from models.message import MessageStatus
 from models.run import RunStatus
 from models.user import UserRole
@@ -18,11 +17,10 @@ strawberry.enum(FinishReason)
 strawberry.enum(Role, name="MessageRole")
 
 
-@strawberry.enum(description="OWNER also deletes and replaces. Anyone may leave.")
-class MemberRole(StrEnum):
-    OWNER = "OWNER"
-    EDITOR = "EDITOR"
-    VIEWER = "VIEWER"
-
+strawberry.enum(
+    MemberRole,
+    description="VIEWER reads and follows; EDITOR also sends, edits, regenerates, cancels, sets the head, renames; "
+    "OWNER also deletes, replaces and manages members. Anyone may leave.",
+)
 
 __all__ = ["ErrorCode", "FinishReason", "MemberRole", "MessageStatus", "Role", "RunStatus", "UserRole"]

@@ -17,6 +17,8 @@ from graph.auth import AuthMutation, AuthQuery
 from graph.chat import ChatMutation, ChatSubscription
 from graph.conversations import ConversationMutation, ConversationQuery
 from graph.events import EVENT_TYPES
+from graph.happenings import CONVERSATION_EVENT_TYPES, HappeningSubscription
+from graph.members import MemberMutation
 from graph.models import ModelQuery
 from graph.node import NodeQuery
 from graph.runs import RunMutation, RunQuery, RunSubscription
@@ -31,12 +33,12 @@ class Query(AuthQuery, NodeQuery, ConversationQuery, RunQuery, ModelQuery, Stats
 
 
 @strawberry.type
-class Mutation(AuthMutation, ConversationMutation, RunMutation, TypingMutation, ChatMutation):
+class Mutation(AuthMutation, ConversationMutation, MemberMutation, RunMutation, TypingMutation, ChatMutation):
     pass
 
 
 @strawberry.type
-class Subscription(RunSubscription, ChatSubscription, TypingSubscription):
+class Subscription(RunSubscription, ChatSubscription, HappeningSubscription, TypingSubscription):
     pass
 
 
@@ -45,7 +47,7 @@ schema = strawberry.Schema(
     mutation=Mutation,
     subscription=Subscription,
     # Types that are met only behind an interface are not found by walking from the roots.
-    types=[*EVENT_TYPES, User, Conversation, Message, Run],
+    types=[*EVENT_TYPES, *CONVERSATION_EVENT_TYPES, User, Conversation, Message, Run],
     config=StrawberryConfig(auto_camel_case=True),
 )
 

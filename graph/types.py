@@ -293,12 +293,16 @@ class Conversation(Node):
 
     @strawberry.field
     async def members(self, info: Info) -> list[Member]:
-        row = await info.context.users.load(self.row.owner_id)
-        return [] if row is None else [Member(user=User.of(row, info.context), role=MemberRole.OWNER)]
+        others = await info.context.members.load(self.row.id) or []
+        roles = {self.row.owner_id: MemberRole.OWNER} | {other.user_id: MemberRole(other.role) for other in others}
+        found = await info.context.users.load_many(list(roles))
+        return [Member(user=User.of(row, info.context), role=roles[row.id]) for row in found if row is not None]
 
     @strawberry.field
-    def viewer_role(self) -> MemberRole:
-        return MemberRole.OWNER
+    async def viewer_role(self, info: Info) -> MemberRole:
+        if self.row.owner_id == info.context.user_id:
+            return MemberRole.OWNER
+        return await info.context.roles.load(self.row.id) or MemberRole.VIEWER
 
 
 async def load_message(context: Context, message_id: str | None) -> Message | None:

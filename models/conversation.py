@@ -1,12 +1,15 @@
 """Conversations. Every query takes the owner."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Index, UniqueConstraint, func, literal, tuple_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from models.columns import Millis, utc_now
 from models.ids import new_id
@@ -36,6 +39,9 @@ class Conversation(SQLModel, table=True):
     head_id: str | None = None
 
 
+Query = SelectOfScalar[Conversation]
+
+
 class ConversationFilter(NamedTuple):
     """What a list is narrowed to; None leaves that side open."""
 
@@ -61,31 +67,35 @@ async def conversation_of(session: AsyncSession, owner_id: str, key: str) -> Con
     return found
 
 
-async def conversations_of(session: AsyncSession, owner_id: str, ids: Sequence[str]) -> dict[str, Conversation]:
-    """Those of `ids` that the owner has."""
-    rows = await session.exec(
-        select(Conversation).where(Conversation.owner_id == owner_id, col(Conversation.id).in_(ids))
-    )
-    return {row.id: row for row in rows}
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a list whose order is newest `updated_at` first, by keyset; read from its other end with
+    `from_oldest`."""
+
+    older_than: Position | None = None
+    newer_than: Position | None = None
+    from_oldest: bool = False
+    limit: int | None = None
+
+    def of(self, query: Query) -> Query:
+        place = tuple_(col(Conversation.updated_at), col(Conversation.id))
+        if self.older_than is not None:
+            query = query.where(place < tuple_(*_bound(self.older_than)))
+        if self.newer_than is not None:
+            query = query.where(place > tuple_(*_bound(self.newer_than)))
+        if self.from_oldest:
+            query = query.order_by(col(Conversation.updated_at), col(Conversation.id))
+        else:
+            query = query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc())
+        return query.limit(self.limit)
+
+    def merge(self, *lists: Iterable[Conversation]) -> Sequence[Conversation]:
+        """Several lists, each read by this span, as one."""
+        rows = sorted(chain(*lists), key=lambda row: (row.updated_at, row.id), reverse=not self.from_oldest)
+        return rows[: self.limit]
 
 
-async def list_conversations(
-    session: AsyncSession,
-    owner_id: str,
-    *,
-    limit: int | None = None,
-    older_than: Position | None = None,
-    newer_than: Position | None = None,
-    from_oldest: bool = False,
-    only: ConversationFilter = ConversationFilter(),  # noqa: B008
-) -> Sequence[Conversation]:
-    """The owner's conversations, newest `updated_at` first (oldest first with `from_oldest`), by keyset."""
-    query = select(Conversation).where(Conversation.owner_id == owner_id)
-    place = tuple_(col(Conversation.updated_at), col(Conversation.id))
-    if older_than is not None:
-        query = query.where(place < tuple_(*_bound(older_than)))
-    if newer_than is not None:
-        query = query.where(place > tuple_(*_bound(newer_than)))
+def matching(query: Query, only: ConversationFilter) -> Query:
     if only.archived is not None:
         query = query.where(Conversation.archived == only.archived)
     if only.pinned is not None:
@@ -94,11 +104,15 @@ async def list_conversations(
         query = query.where(col(Conversation.title).contains(only.title_contains, autoescape=True))
     if only.model is not None:
         query = query.where(Conversation.model == only.model)
-    if from_oldest:
-        query = query.order_by(col(Conversation.updated_at), col(Conversation.id))
-    else:
-        query = query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc())
-    return (await session.exec(query.limit(limit))).all()
+    return query
+
+
+async def list_conversations(
+    session: AsyncSession, owner_id: str, *, only: ConversationFilter | None = None, span: Span | None = None
+) -> Sequence[Conversation]:
+    """The owner's conversations."""
+    query = matching(select(Conversation).where(Conversation.owner_id == owner_id), only or ConversationFilter())
+    return (await session.exec((span or Span()).of(query))).all()
 
 
 def _bound(position: Position) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """The database: one engine, sessions for reading, and one writer at a time for SQLite."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ READERS = 8
 """Each is a thread; a read takes 0.1 to 1 ms, so 8 are far more than one event loop can ask of."""
 
 
+CHANGED = "changed"
+
+
+def mark_changed(session: AsyncSession) -> None:
+    """When this transaction is committed, `Database.on_changed` is called."""
+    session.info[CHANGED] = True
+
+
 class Database:
     """SQLite in WAL mode. Reads run side by side; writes queue here and, by the file's lock, between processes."""
 
@@ -28,6 +36,7 @@ class Database:
         # IMMEDIATE: a transaction that reads first and writes later would fail with "database is locked" unretried.
         self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
         self._write_lock = asyncio.Lock()
+        self.on_changed: Callable[[], None] | None = None
 
     @staticmethod
     def _engine(path: Path, size: int, begin: str) -> AsyncEngine:
@@ -78,6 +87,8 @@ class Database:
                 session.begin(),
             ):
                 yield session
+        if session.info.get(CHANGED) and self.on_changed is not None:
+            self.on_changed()
 
     def journal_writer(self) -> JournalWriter:
         """The run log's own way in; it shares the lock of `write`."""

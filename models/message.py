@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.columns import Millis, utc_now
 from models.conversation import Conversation
 from models.ids import new_id
+from models.member import readable_by
 
 
 class MessageStatus(StrEnum):
@@ -90,6 +91,37 @@ async def path_to(session: AsyncSession, message_id: str, limit: int) -> Sequenc
     return (await session.exec(query)).all()
 
 
+async def inactive_path(session: AsyncSession, message_id: str) -> Sequence[Message]:
+    """From the first ancestor that is not on the active branch down to the message; empty when it is active itself."""
+    step = (
+        select(Message.id, Message.parent_id)
+        .where(Message.id == message_id, col(Message.active).is_(False))
+        .cte("path", recursive=True)
+    )
+    above = select(Message.id, Message.parent_id).join(step, col(Message.id) == step.c.parent_id)
+    path = step.union_all(above.where(col(Message.active).is_(False)))
+    query = select(Message).join(path, col(Message.id) == path.c.id).order_by(col(Message.depth))
+    return (await session.exec(query)).all()
+
+
+async def deactivate_below(session: AsyncSession, conversation_id: str, depth: int) -> None:
+    await session.exec(
+        update(Message)
+        .where(col(Message.conversation_id) == conversation_id, col(Message.active), col(Message.depth) > depth)
+        .values(active=False)
+    )
+
+
+async def activate(session: AsyncSession, ids: Sequence[str]) -> None:
+    for start in range(0, len(ids), 500):
+        await session.exec(update(Message).where(col(Message.id).in_(ids[start : start + 500])).values(active=True))
+
+
+async def message_in(session: AsyncSession, conversation_id: str, message_id: str) -> Message | None:
+    query = select(Message).where(Message.conversation_id == conversation_id, Message.id == message_id)
+    return (await session.exec(query)).first()
+
+
 async def all_active_branches(session: AsyncSession, owner_id: str) -> dict[str, list[Message]]:
     """The active branches of all the owner's conversations, by one statement."""
     query = (
@@ -104,12 +136,12 @@ async def all_active_branches(session: AsyncSession, owner_id: str) -> dict[str,
     return branches
 
 
-async def messages_of(session: AsyncSession, owner_id: str, ids: Iterable[str]) -> dict[str, Message]:
-    """Those of `ids` that stand in the owner's conversations."""
+async def messages_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -> dict[str, Message]:
+    """Those of `ids` that stand in conversations in which the user has a part."""
     query = (
         select(Message)
         .join(Conversation, col(Conversation.id) == Message.conversation_id)
-        .where(Conversation.owner_id == owner_id, col(Message.id).in_(list(ids)))
+        .where(readable_by(user_id), col(Message.id).in_(list(ids)))
     )
     return {message.id: message for message in await session.exec(query)}
 

@@ -5,12 +5,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint, delete, update
+from sqlalchemy import JSON, Column, Index, UniqueConstraint, and_, delete, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.columns import Millis, utc_now
+from models.conversation import Conversation
 from models.ids import new_id
+from models.member import readable_by
 
 
 class RunStatus(StrEnum):
@@ -77,14 +79,22 @@ async def run_by_key(session: AsyncSession, user_id: str, idempotency_key: str) 
 
 
 async def runs_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -> dict[str, Run]:
-    """Those of `ids` that the user caused."""
-    query = select(Run).where(Run.user_id == user_id, col(Run.id).in_(list(ids)))
+    """Those of `ids` that the user caused, or that write in conversations in which the user has a part."""
+    mine = and_(col(Run.conversation_id).is_(None), col(Run.user_id) == user_id)
+    query = select(Run).outerjoin(Conversation, col(Conversation.id) == col(Run.conversation_id))
+    query = query.where(col(Run.id).in_(list(ids)), or_(mine, readable_by(user_id)))
     return {run.id: run for run in await session.exec(query)}
 
 
 async def run_by_id(session: AsyncSession, run_id: str) -> Run | None:
     """For the engine alone: not scoped to a user."""
     return await session.get(Run, run_id)
+
+
+async def runs_writing(session: AsyncSession, conversation_id: str) -> Sequence[Run]:
+    """The active runs of a conversation, oldest first."""
+    query = select(Run).where(Run.conversation_id == conversation_id, col(Run.status).in_(ACTIVE))
+    return (await session.exec(query.order_by(col(Run.id)))).all()
 
 
 async def runs_by_ids(session: AsyncSession, ids: Sequence[str]) -> dict[str, Run]:

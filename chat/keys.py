@@ -1,0 +1,18 @@
+"""Idempotency keys: the same key of the same user starts one run."""
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.run import run_by_key
+
+
+class KeyTaken(Exception):
+    """Another request with the same idempotencyKey was a moment faster."""
+
+
+async def check_key(session: AsyncSession, user_id: str, key: str | None) -> None:
+    """
+    Raises:
+        KeyTaken: inside the transaction that would have stored the second run.
+    """
+    if key is not None and await run_by_key(session, user_id, key) is not None:
+        raise KeyTaken

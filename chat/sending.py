@@ -1,0 +1,258 @@
+"""Messages that ask for an answer: sent, edited, or asked again. Each is stored, starts a run, and returns at once."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chat.access import allowed
+from chat.branches import append, set_head
+from chat.changes import tell_conversation, tell_run
+from chat.engine import Engine
+from chat.events import RunEvent
+from chat.generation import Prompt
+from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
+from chat.jobs import Work
+from chat.keys import KeyTaken, check_key
+from chat.unbroken import unbroken
+from errors import BadUserInput, ChatError, Conflict, NotFound, RunActive
+from models.change import ChangeKind
+from models.columns import utc_now
+from models.conversation import Conversation
+from models.database import Database
+from models.member import MemberRole
+from models.message import Message, MessageStatus, message_in, messages_of, path_to
+from models.run import Run, RunStatus, run_by_key, runs_writing
+from providers.base import Role, Turn
+from providers.catalog import Catalog
+
+HISTORY = 400
+"""Messages read back for a prompt: more than any window here holds, so that a long conversation costs no more."""
+
+
+Placing = Callable[[AsyncSession], Awaitable[tuple[Conversation, Message | None, str | None]]]
+"""Finds, inside the transaction, where the new messages go: the conversation, what they stand under, and the question's
+text (None: the parent is the question)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How an answer is wanted. `queue`: behind one that is under way in the branch."""
+
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    idempotency_key: str | None = None
+    queue: bool = False
+
+
+class Sendings:
+    def __init__(self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits) -> None:
+        self._database = database
+        self._engine = engine
+        self._catalog = catalog
+        self._limits = limits
+
+    async def send(
+        self, user_id: str, conversation_id: str, content: str, asking: Asking, parent_id: str | None = None
+    ) -> tuple[Message, Run]:
+        """A new message under the head, or under `parent_id`, which makes that branch the active one.
+
+        Raises:
+            NotFound: no such conversation, or no such parent in it.
+            Forbidden: the user may only read it.
+            RunActive: an answer is under way in the branch.
+            BadUserInput, ModelUnavailable, RateLimited, Unavailable
+        """
+        clean(content, "content", self._limits.message, least=1)
+
+        async def place(session: AsyncSession) -> tuple[Conversation, Message | None, str | None]:
+            conversation = await allowed(session, user_id, conversation_id, MemberRole.EDITOR)
+            parent = await _message(session, conversation, parent_id or conversation.head_id, "parentId")
+            return conversation, parent, content
+
+        return await self._once(user_id, asking, place)
+
+    async def edit(self, user_id: str, message_id: str, content: str, asking: Asking) -> tuple[Message, Run]:
+        """A sibling of one's message with another text, and an answer to it.
+
+        Raises:
+            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, Unavailable
+        """
+        clean(content, "content", self._limits.message, least=1)
+
+        async def place(session: AsyncSession) -> tuple[Conversation, Message | None, str | None]:
+            conversation, message = await self._editable(session, user_id, message_id)
+            if message.role != Role.USER:
+                raise BadUserInput("Only a user's message can be edited", field="messageId")
+            return conversation, await _message(session, conversation, message.parent_id, "messageId"), content
+
+        return await self._once(user_id, asking, place)
+
+    async def regenerate(self, user_id: str, message_id: str, asking: Asking) -> Run:
+        """A sibling of the answer.
+
+        Raises:
+            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, Unavailable
+        """
+
+        async def place(session: AsyncSession) -> tuple[Conversation, Message | None, str | None]:
+            conversation, message = await self._editable(session, user_id, message_id)
+            if message.role != Role.ASSISTANT or message.parent_id is None:
+                raise BadUserInput("Only the answer to a message can be regenerated", field="messageId")
+            return conversation, await _message(session, conversation, message.parent_id, "messageId"), None
+
+        return (await self._once(user_id, asking, place))[1]
+
+    async def _editable(self, session: AsyncSession, user_id: str, message_id: str) -> tuple[Conversation, Message]:
+        message = (await messages_of(session, user_id, [message_id])).get(message_id)
+        if message is None:
+            raise NotFound("No such message", field="messageId")
+        return await allowed(session, user_id, message.conversation_id, MemberRole.EDITOR), message
+
+    async def _once(self, user_id: str, asking: Asking, place: Placing) -> tuple[Message, Run]:
+        """The first result of this idempotencyKey, else a new one."""
+        key = clean_id(asking.idempotency_key, "idempotencyKey")
+        if key is not None and (first := await self._first_result(user_id, key)) is not None:
+            return first
+        try:
+            return await unbroken(self._start(user_id, asking, key, place))
+        except KeyTaken:
+            first = await self._first_result(user_id, key or "")
+            assert first is not None
+            return first
+
+    async def _first_result(self, user_id: str, key: str) -> tuple[Message, Run] | None:
+        async with self._database.read() as session:
+            run = await run_by_key(session, user_id, key)
+            if run is None:
+                return None
+            answer = (await messages_of(session, user_id, [run.message_id or ""])).get(run.message_id or "")
+            parent = answer.parent_id if answer is not None and answer.parent_id is not None else ""
+            question = (await messages_of(session, user_id, [parent])).get(parent)
+        if question is None:
+            raise Conflict("This idempotencyKey was used for something else", field="idempotencyKey")
+        return question, self._engine.live(run)
+
+    async def _start(self, user_id: str, asking: Asking, key: str | None, place: Placing) -> tuple[Message, Run]:
+        temperature, max_tokens = clean_temperature(asking.temperature), clean_max_tokens(asking.max_tokens)
+        with self._engine.place(user_id) as reserved:
+            async with self._database.write() as session:
+                await check_key(session, user_id, key)
+                conversation, parent, content = await place(session)
+                before = await self._before(session, conversation, parent, asking.queue)
+                requested = clean_model(asking.model) if asking.model is not None else conversation.model
+                candidates = self._catalog.candidates(requested)
+                run = self._engine.claim(
+                    Run(
+                        user_id=user_id,
+                        idempotency_key=key,
+                        requested_model=requested,
+                        model=candidates[0].model.id,
+                        provider=candidates[0].provider.name,
+                        temperature=temperature,
+                        max_tokens=max_tokens,
+                    )
+                )
+                question = await self._lay(session, conversation, parent, content, user_id, run)
+            behind = None if before is None else partial(self._engine.wait_for_end, before)
+            self._engine.launch(reserved, run, Work(partial(self._prompt, run), candidates, behind))
+        return question, run
+
+    async def _before(
+        self, session: AsyncSession, conversation: Conversation, parent: Message | None, queue: bool
+    ) -> Run | None:
+        """The run that writes in the branch of `parent`, to wait for.
+
+        Raises:
+            RunActive: there is one, and waiting was not asked for.
+        """
+        runs = await runs_writing(session, conversation.id)
+        if not runs or parent is None:
+            return None
+        above = {message.id for message in await path_to(session, parent.id, parent.depth + 1)}
+        running = [run for run in runs if run.message_id in above]
+        if running and not queue:
+            raise RunActive
+        return running[-1] if running else None
+
+    async def _lay(
+        self,
+        session: AsyncSession,
+        conversation: Conversation,
+        parent: Message | None,
+        content: str | None,
+        user_id: str,
+        run: Run,
+    ) -> Message:
+        """The question (`content` None: `parent` is it) and the place of its answer, at the head."""
+        head = None if parent is None else parent.id
+        if head != conversation.head_id:
+            await set_head(session, conversation, parent)
+        answer = Message(
+            conversation_id=conversation.id,
+            depth=0,
+            role=Role.ASSISTANT,
+            content="",
+            status=MessageStatus.STREAMING,
+            author_id=None,
+            model=run.model,
+            run_id=run.id,
+        )
+        added = [answer]
+        if content is not None:
+            parent = Message(
+                conversation_id=conversation.id, depth=0, role=Role.USER, content=content, author_id=user_id
+            )
+            added = [parent, answer]
+        assert parent is not None
+        await append(session, conversation, added)
+        run.conversation_id, run.message_id = conversation.id, answer.id
+        conversation.updated_at = utc_now()
+        session.add(run)
+        await session.flush()
+        await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, [message.id for message in added])
+        await tell_conversation(session, conversation, ChangeKind.RUN, [run.id])
+        await tell_run(session, run)
+        return parent
+
+    async def _prompt(self, run: Run) -> Prompt:
+        """The branch that the run's answer stands under, read when its turn has come."""
+        async with self._database.read() as session:
+            conversation = await session.get(Conversation, run.conversation_id)
+            answer = await session.get(Message, run.message_id)
+            if conversation is None or answer is None or answer.parent_id is None:
+                raise NotFound("The conversation is gone")
+            history = await path_to(session, answer.parent_id, HISTORY)
+        turns = history_turns(conversation, history)
+        return Prompt(turns, clean_temperature(run.temperature), clean_max_tokens(run.max_tokens))
+
+    async def restart(self, run: Run, before: list[RunEvent]) -> bool:
+        """Take over a run of a dead process that had not come to a word. False: it cannot be answered here."""
+        try:
+            candidates = self._catalog.candidates(run.requested_model)
+            with self._engine.place(run.user_id) as place:
+                run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
+                self._engine.launch(place, run, Work(partial(self._prompt, run), candidates), before)
+        except ChatError:
+            return False
+        return True
+
+
+async def _message(
+    session: AsyncSession, conversation: Conversation, message_id: str | None, field: str
+) -> Message | None:
+    if message_id is None:
+        return None
+    message = await message_in(session, conversation.id, message_id)
+    if message is None:
+        raise NotFound("No such message", field=field)
+    return message
+
+
+def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:
+    """What the model is told: the system prompt, then the branch without answers that never came to a word."""
+    turns = [Turn(Role.SYSTEM, conversation.system_prompt)] if conversation.system_prompt else []
+    turns += [Turn(Role(message.role), message.content) for message in messages if message.content.strip()]
+    return tuple(turns)
