@@ -83,16 +83,16 @@ class RunMutation:
             info.context.user_id,
             input.conversation_id,
             input.content,
-            _asking(input, queue=input.queue),
+            _asking(input, queue=bool(input.queue)),
             input.parent_id,
         )
-        return SendMessagePayload(message=Message.of(message, info.context), run=Run.of(run, info.context))
+        return SendMessagePayload(message=Message.of(message), run=Run.of(run, info.context))
 
     @strawberry.mutation(description="A sibling of the edited message, and a new run below it.")
     async def edit_message(self, info: Info, input: EditMessageInput) -> SendMessagePayload:
         sendings = info.context.services.sendings
         message, run = await sendings.edit(info.context.user_id, input.message_id, input.content, _asking(input))
-        return SendMessagePayload(message=Message.of(message, info.context), run=Run.of(run, info.context))
+        return SendMessagePayload(message=Message.of(message), run=Run.of(run, info.context))
 
     @strawberry.mutation(description="A sibling of the answer.")
     async def regenerate(self, info: Info, input: RegenerateInput) -> RunPayload:

@@ -173,7 +173,7 @@ class Run(Node):
 class Message(Node):
     external_id: str | None
     role: Role
-    content: str
+    content: str = strawberry.field(description="Empty while STREAMING: the text so far is what the run's events say.")
     reasoning: str | None
     status: MessageStatus
     created_at: datetime
@@ -181,14 +181,13 @@ class Message(Node):
     row: Private[messages.Message]
 
     @classmethod
-    def of(cls, row: messages.Message, context: Context) -> Message:
-        live = context.services.engine.log_of(row.run_id) if row.run_id and row.status == "STREAMING" else None
+    def of(cls, row: messages.Message) -> Message:
         return cls(
             id=ID(row.id),
             external_id=row.external_id,
             role=Role(row.role),
-            content=row.content if live is None else live.text,
-            reasoning=row.reasoning if live is None else live.reasoning,
+            content=row.content,
+            reasoning=row.reasoning,
             status=MessageStatus(row.status),
             created_at=row.created_at,
             model=row.model,
@@ -218,7 +217,7 @@ class Message(Node):
     async def siblings(self, info: Info) -> list[Message]:
         async with info.context.services.database.read() as session:
             rows = await messages.siblings_of(session, self.row)
-        return [Message.of(row, info.context) for row in rows]
+        return [Message.of(row) for row in rows]
 
 
 @strawberry.type
@@ -279,7 +278,7 @@ class Conversation(Node):
                 from_end=size.from_end,
             )
         page, more, fewer = trim_page(rows, size, after=after is not None, before=before is not None)
-        edges = [MessageEdge(cursor=encode_cursor(row.depth), node=Message.of(row, info.context)) for row in page]
+        edges = [MessageEdge(cursor=encode_cursor(row.depth), node=Message.of(row)) for row in page]
         return MessageConnection(edges=edges, page_info=page_info([edge.cursor for edge in edges], more, fewer))
 
     @strawberry.field(description="The newest message of the active branch.")
@@ -308,7 +307,7 @@ class Conversation(Node):
 async def load_message(context: Context, message_id: str | None) -> Message | None:
     """The message, if it is the viewer's to see."""
     row = None if message_id is None or context.viewer is None else await context.messages.load(message_id)
-    return None if row is None else Message.of(row, context)
+    return None if row is None else Message.of(row)
 
 
 async def load_conversation(context: Context, conversation_id: str | None) -> Conversation | None:
