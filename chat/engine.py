@@ -4,21 +4,22 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 
 from chat.admission import FairGate
-from chat.events import RunEvent, RunFailure, RunQueued
-from chat.generation import Generation, Outcome, end_of, internal_failure
+from chat.events import RunEvent, RunFailure, RunFinished, RunQueued
+from chat.generation import Generation, Outcome, internal_failure, set_end, set_failed
 from chat.jobs import EngineLimits, Job, Place, Work
 from chat.keeper import Keeper
 from chat.log import RunLog, ended_events
-from chat.mirror import Mirror
+from chat.mirror import Mirror, Pruned
 from chat.records import Records, finished_event
 from chat.run import Transition, transition
 from chat.writer import LogWriter, MovedElsewhere
-from errors import ChatError, ErrorCode, RateLimited, Unavailable
+from errors import ChatError, RateLimited, Unavailable
 from models.columns import utc_now
 from models.database import Database
+from models.journal import Packed
 from models.run import Run, RunStatus, request_cancel
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,13 @@ class Engine:
 
     def __init__(self, database: Database, limits: EngineLimits) -> None:
         self.limits = limits
-        self.keeper = Keeper(database, limits.lease, max(limits.keep, limits.chat_key))
+        self.keeper = Keeper(database, self, limits.lease, limits.keep)
         self.writer = LogWriter(database.journal_writer(), limits.generation.coalesce)
         self._database = database
         self._records = Records(database)
         self._mirror = Mirror(database)
         self._jobs: dict[str, Job] = {}
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._kept: OrderedDict[str, Job] = OrderedDict()
         self._unstored: dict[str, Job] = {}
         """Runs that have ended, which the database would not take: the keeper goes on trying."""
         self._per_user: Counter[str | None] = Counter()
@@ -49,9 +50,7 @@ class Engine:
         self._closing = False
 
     async def start(self) -> None:
-        self.keeper.cancel = self._cancel_here
-        self.keeper.reborn = self._reborn
-        self.writer.on_fenced = self._fenced
+        self.writer.on_fenced = self.keeper.hurry
         self.writer.start(self.keeper.worker)
         await self.keeper.start()
 
@@ -67,6 +66,8 @@ class Engine:
 
     async def aclose(self) -> None:
         await self.drain()
+        with suppress(Unavailable):
+            await self.store_late()
         await self._mirror.aclose()
         await self.keeper.aclose()
         await self.writer.aclose()
@@ -114,7 +115,7 @@ class Engine:
         place.used = True
         log = RunLog(run.id)
         log.extend(before or [])
-        job = Job(run, log, self.writer.open(log), self._keep_seconds(run))
+        job = Job(run, log, self.writer.open(log, run.worker or ""), self._keep_seconds(run))
         self._jobs[run.id] = job
         if run.conversation_id is None:
             log.on_left = lambda: self._left(job)
@@ -193,38 +194,88 @@ class Engine:
         run, log = job.run, job.log
         try:
             await job.tail.settled()
-            _set_end(run, generation, outcome)
-            run.last_seq = log.next_seq
-            event = await self._records.finished(run, log, job.tail.take_segment(), keep=job.keep > 0)
+        except MovedElsewhere:
+            return
         except ChatError as error:
-            # The database will not have it: followers are told, and whoever can reach it again writes the end.
-            log.lose(error)
-            self.keeper.release(run.id)
-        except Exception:
-            log.lose(Unavailable("The answer could not be stored", retry_after=1))
-            self.keeper.release(run.id)
-            internal_failure(run.id)
-        else:
-            # Only now: what a follower has seen finished is stored as finished.
-            if event is None:
-                log.lose(MovedElsewhere())
-            else:
-                log.append(event)
+            # What could not be written was not seen either: the answer ends where it could.
+            if outcome.event is Transition.COMPLETE or outcome.error is None:
+                outcome = Outcome(Transition.INTERRUPT, error=RunFailure(error.code, error.message, retryable=True))
+        set_end(run, generation, outcome)
+        run.last_seq = log.next_seq
+        await self._store_end(job)
         logger.debug("run %s %s after %d events", run.id, run.status, log.next_seq)
 
-    def _forget_later(self, job: Job) -> None:
-        run_id = job.run.id
-        if job.keep == 0 or job.log.lost is not None:
-            self._jobs.pop(run_id, None)
+    async def _store_end(self, job: Job) -> None:
+        """Store the end; only then tell it: what a follower has seen finished is stored as finished."""
+        rest = job.tail.take_segment()
+        try:
+            event = await self._stored_end(job, rest)
+        except Exception as error:
+            # Followers are told; the keeper goes on trying, and the journal keeps what they have seen.
+            if rest is not None:
+                job.tail.put_back(rest)
+            job.log.lose(error if isinstance(error, ChatError) else Unavailable("The answer could not be stored"))
+            self._unstored[job.run.id] = job
             return
-        self._kept[run_id] = None
-        if len(self._kept) > KEPT_RUNS:
-            self._forget(next(iter(self._kept)))
-        asyncio.get_running_loop().call_later(job.keep, self._forget, run_id)
+        self.writer.drop(job.tail)
+        if event is None:
+            job.log.lose(MovedElsewhere())
+        elif job.log.lost is None:
+            job.log.append(event)
 
-    def _forget(self, run_id: str) -> None:
-        if self._jobs.pop(run_id, None) is not None:
-            self._kept.pop(run_id, None)
+    async def _stored_end(self, job: Job, rest: Packed | None) -> RunFinished | None:
+        """
+        Raises:
+            Unavailable: not now.
+        """
+        try:
+            return await self._records.finished(job.run, job.log, rest, keep=_on_disk(job))
+        except Unavailable:
+            raise
+        except Exception:
+            # Something in the figures, then: the text must not go with them.
+            set_failed(job.run)
+            return await self._records.finished(job.run, job.log, rest, keep=_on_disk(job))
+
+    async def store_late(self) -> None:
+        """Try again to store the ends that the database would not take.
+
+        Raises:
+            Unavailable: it still does not.
+        """
+        for run_id, job in list(self._unstored.items()):
+            if not job.ended.is_set() or self.writer.is_busy(job.tail):
+                continue
+            rest = job.tail.take_segment()
+            try:
+                await self._records.finished_now(job.run, job.log, rest, keep=_on_disk(job))
+            except Exception as error:
+                if rest is not None:
+                    job.tail.put_back(rest)
+                if isinstance(error, Unavailable):
+                    raise
+                # Nobody knows it now: the keeper ends it as INTERRUPTED.
+                logger.exception("run %s: its end cannot be stored", run_id)
+            else:
+                self.writer.drop(job.tail)
+            self._unstored.pop(run_id, None)
+
+    def _forget_later(self, job: Job) -> None:
+        if job.keep == 0 or job.log.lost is not None:
+            self._forget(job)
+            return
+        self._kept[job.run.id] = job
+        if len(self._kept) > KEPT_RUNS:
+            self._forget(next(iter(self._kept.values())))
+        asyncio.get_running_loop().call_later(job.keep, self._forget, job)
+
+    def _forget(self, job: Job) -> None:
+        # Not by its id alone: a run that was begun again here has a younger job.
+        run_id = job.run.id
+        if self._jobs.get(run_id) is job:
+            del self._jobs[run_id]
+        if self._kept.get(run_id) is job:
+            del self._kept[run_id]
             self.keeper.expire(run_id)
 
     def live(self, run: Run) -> Run:
@@ -259,15 +310,20 @@ class Engine:
 
     async def _follow_stored(self, run: Run, after: int | None) -> AsyncGenerator[RunEvent, None]:
         """A run of another process, or one of which only the database knows."""
-        async with self._mirror.open(run) as log:
-            if log.next_seq or run.active:
-                async with aclosing(log.follow(after)) as events:
-                    async for event in events:
-                        yield event
-                return
-        message = None if run.message_id is None else await self._records.message(run.message_id)
+        async with self._mirror.open(run.id, after) as log:
+            if not isinstance(log.lost, Pruned):
+                try:
+                    async with aclosing(log.follow(after)) as events:
+                        async for event in events:
+                            after = event.seq
+                            yield event
+                    return
+                except Pruned:
+                    pass
+        ended = await self._records.reload(run.id) or run
+        message = None if ended.message_id is None else await self._records.message(ended.message_id)
         text, reasoning = (None, None) if message is None else (message.content, message.reasoning)
-        for event in ended_events(finished_event(run, run.last_seq), after, text, reasoning):
+        for event in ended_events(finished_event(ended, ended.last_seq), after, text, reasoning):
             yield event
 
     async def wait_for_end(self, run: Run) -> Run:
@@ -283,42 +339,34 @@ class Engine:
         return run
 
     async def cancel(self, run: Run) -> Run:
-        """Stop a run, whoever writes it, and return it as it ended. An ended run is returned as it is."""
-        if run.id in self._jobs:
-            self._cancel_here(run.id)
+        """Stop a run, whoever writes it, and return it as it ended. An ended run is returned as it is.
+
+        Raises:
+            Unavailable: its end cannot be stored now.
+        """
+        job = self._jobs.get(run.id)
+        if job is not None and job.log.lost is None:
+            self.stop_here(run.id)
         elif run.active:
             async with self._database.write() as session:
                 await request_cancel(session, run.id)
+        if job is not None:
+            await job.ended.wait()
+        if (late := self._unstored.get(run.id)) is not None:
+            raise late.log.lost or Unavailable()
         return await self.wait_for_end(run)
 
-    def _cancel_here(self, run_id: str) -> None:
+    def stop_here(self, run_id: str) -> None:
         if (job := self._jobs.get(run_id)) is not None:
             job.halt(Transition.CANCEL)
 
-    def _fenced(self) -> None:
-        """The writer has found out first; the keeper takes a new name at its next turn."""
-        for job in list(self._jobs.values()):
-            if not job.ended.is_set():
-                job.log.lose(MovedElsewhere())
+    def knows(self, run_id: str) -> bool:
+        return run_id in self._jobs or run_id in self._unstored
 
-    def _reborn(self, worker: str) -> None:
-        self._fenced()
-        self.writer.worker = worker
+    def renamed(self, worker: str) -> None:
+        self.writer.rename(worker)
 
 
-def _set_end(run: Run, generation: Generation, outcome: Outcome) -> None:
-    run.status = end_of(run, outcome)
-    run.finished_at = utc_now()
-    run.finish_reason = outcome.finish_reason
-    _set_error(run, outcome.error)
-    usage = generation.final_usage()
-    if usage is not None:
-        run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
-        run.usage_estimated = usage.estimated
-
-
-def _set_error(run: Run, error: RunFailure | None) -> None:
-    run.error_code = None if error is None else ErrorCode(error.code)
-    run.error_message = None if error is None else error.message
-    run.error_retryable = None if error is None else error.retryable
+def _on_disk(job: Job) -> bool:
+    """Whether the log stays in the database when the run has ended. Of a stateless chat nothing does."""
+    return job.keep > 0 and job.run.conversation_id is not None

@@ -182,7 +182,7 @@ class Generation:
 
 
 def failure_of(error: ProviderError) -> RunFailure:
-    return RunFailure(error.code, error.message, error.retryable, error.retry_after)
+    return RunFailure(error.code, storable(error.message), error.retryable, error.retry_after)
 
 
 def _failed(error: ProviderError) -> Outcome:
@@ -202,3 +202,30 @@ def end_of(run: Run, outcome: Outcome) -> RunStatus:
     if status is RunStatus.QUEUED and outcome.event is Transition.COMPLETE:
         status = transition(status, Transition.START)
     return transition(status, outcome.event)
+
+
+def set_end(run: Run, generation: Generation, outcome: Outcome) -> None:
+    """Write into the run what its end row will say."""
+    run.status = end_of(run, outcome)
+    run.finished_at = utc_now()
+    run.finish_reason = outcome.finish_reason
+    _set_error(run, outcome.error)
+    usage = generation.final_usage()
+    if usage is not None:
+        run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+        run.usage_estimated = usage.estimated
+
+
+def _set_error(run: Run, error: RunFailure | None) -> None:
+    run.error_code = None if error is None else ErrorCode(error.code)
+    run.error_message = None if error is None else error.message
+    run.error_retryable = None if error is None else error.retryable
+
+
+def set_failed(run: Run) -> None:
+    """A failure of ours, without figures: something in them cannot be stored."""
+    run.status = RunStatus.FAILED
+    _set_error(run, internal_failure(run.id).error)
+    run.prompt_tokens = run.completion_tokens = run.cached_tokens = run.reasoning_tokens = None
+    run.usage_estimated = False

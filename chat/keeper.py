@@ -4,9 +4,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Protocol
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,13 +19,15 @@ from errors import ErrorCode, Unavailable
 from models.columns import utc_now
 from models.database import Database
 from models.journal import (
-    delete_old_segments,
+    Encoded,
     delete_segments,
     newest_journal_row,
+    replace_segments,
     stored_events,
     trim_orphaned_journal,
+    unread_segments,
 )
-from models.run import Run, RunStatus, claim_run, prune_stateless, release_runs, runs_to_cancel
+from models.run import Run, RunStatus, claim_run, prune_stateless, release_runs, runs_of_worker
 from models.worker import (
     anyone_missing,
     fence_the_dead,
@@ -40,28 +43,46 @@ logger = logging.getLogger(__name__)
 RECOVERED_AT_ONCE = 50
 """Runs ended in one transaction, so that the other writers wait some 50 ms at most."""
 SWEEP_SECONDS = 10.0
+PRUNE_SECONDS = 3_600.0
 STATELESS_DAYS = 30
 
 Restart = Callable[[Run, list[RunEvent]], Awaitable[bool]]
+NEVER = float("inf")
+
+
+class Works(Protocol):
+    """What the keeper asks of the engine."""
+
+    def stop_here(self, run_id: str) -> None:
+        """Somebody wants this run stopped."""
+
+    def knows(self, run_id: str) -> bool:
+        """Whether a run of this worker is worked on, or its end waits to be stored."""
+
+    async def store_late(self) -> None:
+        """Try again to store what the database would not take."""
+
+    def renamed(self, worker: str) -> None:
+        """This worker was fenced off and goes on under another name."""
 
 
 class Keeper:
-    """`jobs` says how many runs this process writes; `cancel` stops one; `reborn` is called when this worker was fenced
-    off; `restart` takes over a run that had not come to a word, and says whether it did."""
+    """`restart` takes over a run that had not come to a word, and says whether it did."""
 
-    def __init__(self, database: Database, lease: float, keep: float) -> None:
+    def __init__(self, database: Database, works: Works, lease: float, keep: float) -> None:
         self.worker = secrets.token_hex(8)
-        self.cancel: Callable[[str], None] | None = None
-        self.reborn: Callable[[str], None] | None = None
         self.restart: Restart | None = None
         self._database = database
+        self._works = works
         self._lease = lease
         self._keep = keep
+        self._ticked_at = time.monotonic()
         self._judge_from = 0.0
-        self._swept_at = time.monotonic()
+        self._swept_at = self._pruned_at = time.monotonic()
         self._swept_row = 0
         self._expired: list[str] = []
-        self._released: list[str] = []
+        self._unknown: dict[str, float] = {}
+        self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,13 +90,15 @@ class Keeper:
             await register_worker(session, self.worker, self._lease)
             self._swept_row = await newest_journal_row(session)
         await self.recover()
+        self._ticked_at = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="engine.keeper")
 
     async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await task
             with suppress(Unavailable):
                 async with self._database.write() as session:
                     await retire_worker(session, self.worker)
@@ -84,49 +107,62 @@ class Keeper:
         """Its log need not be kept any longer."""
         self._expired.append(run_id)
 
-    def release(self, run_id: str) -> None:
-        """This process cannot store the run's end: whoever can, ends it."""
-        self._released.append(run_id)
+    def hurry(self) -> None:
+        """The writer was told that this worker is dead: find out at once."""
+        self._hurry.set()
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / 4)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease / 4):
+                    await self._hurry.wait()
+            self._hurry.clear()
             try:
                 await self._keep_once()
             except Unavailable:
                 # The file is locked for everyone, or the disk is full: nobody's silence means death now.
-                self._judge_from = float("inf")
+                self._judge_from = NEVER
                 logger.warning("the lease could not be renewed: the database is not available")
             except Exception:
                 logger.exception("the lease could not be renewed")
 
     async def _keep_once(self) -> None:
         begun = time.monotonic()
+        # This process, or the whole machine, stood still: what it missed is not the others' silence.
+        stood_still = begun - self._ticked_at > self._lease / 2
+        self._ticked_at = begun
         async with self._database.write() as session:
             alive = await renew_lease(session, self.worker, self._lease)
-            wanted = await runs_to_cancel(session, self.worker)
-            await release_runs(session, self._released)
-        self._released.clear()
-        now = time.monotonic()
-        if now - begun > self._lease / 4 or self._judge_from == float("inf"):
+            mine = await runs_of_worker(session, self.worker)
+            if forgotten := self._forgotten(mine):
+                await release_runs(session, self.worker, forgotten)
+        now = self._ticked_at = time.monotonic()
+        if stood_still or now - begun > self._lease / 4 or self._judge_from == NEVER:
             self._judge_from = now + self._lease
         if not alive:
-            await self.fenced()
-        for run_id in wanted:
-            if self.cancel is not None:
-                self.cancel(run_id)
+            await self._fenced()
+        for run_id, wanted in mine.items():
+            if wanted:
+                self._works.stop_here(run_id)
+        await self._works.store_late()
         if now >= self._judge_from:
             await self.recover()
         if now - self._swept_at > SWEEP_SECONDS:
             await self._sweep(now)
 
-    async def fenced(self) -> None:
+    def _forgotten(self, mine: Iterable[str]) -> list[str]:
+        """Runs that were stored and never launched: nobody works on them, though this worker lives."""
+        now = time.monotonic()
+        unknown = [run_id for run_id in mine if not self._works.knows(run_id)]
+        self._unknown = {run_id: self._unknown.get(run_id, now) for run_id in unknown}
+        return [run_id for run_id, since in self._unknown.items() if now - since > self._lease]
+
+    async def _fenced(self) -> None:
         """Somebody took this process for dead. Its runs are theirs; it goes on under a new name."""
         self.worker = secrets.token_hex(8)
         async with self._database.write() as session:
             await register_worker(session, self.worker, self._lease)
-        if self.reborn is not None:
-            self.reborn(self.worker)
+        self._works.renamed(self.worker)
 
     async def recover(self) -> None:
         """End the runs that no live worker writes: INTERRUPTED with the text kept, or begun again where none is."""
@@ -134,66 +170,89 @@ class Keeper:
             if not await anyone_missing(session):
                 return
         async with self._database.write() as session:
+            # The wait for this transaction may have been longer than one's own lease.
+            await renew_lease(session, self.worker, self._lease)
             dead = await fence_the_dead(session)
+        found = RECOVERED_AT_ONCE
         ended = 0
-        while True:
-            async with self._database.write() as session:
-                orphans = await orphaned_runs(session, RECOVERED_AT_ONCE)
-                stored = await stored_events(session, [run.id for run in orphans]) if orphans else {}
-                fresh = [run for run in orphans if self._may_restart(run, stored.get(run.id, []))]
-                for run in orphans:
-                    if run in fresh:
-                        await claim_run(session, run.id, self.worker)
-                    else:
-                        ended += await self._interrupt(session, run, decoded(run.id, stored.get(run.id, [])))
-            for run in fresh:
-                await self._begin_again(run, decoded(run.id, stored.get(run.id, [])))
-            if len(orphans) < RECOVERED_AT_ONCE:
-                break
+        while found == RECOVERED_AT_ONCE:
+            found, fresh = await self._recover_some()
+            for run, events in fresh:
+                await self._begin_again(run, events)
+            ended += found - len(fresh)
         if dead or ended:
             logger.warning("%d runs of a process that stopped were ended as INTERRUPTED", ended)
 
-    def _may_restart(self, run: Run, events: Sequence[list[object]]) -> bool:
-        produced = any(event[0] in {"t", "r"} for event in events)
-        return self.restart is not None and run.conversation_id is not None and not produced
+    async def _recover_some(self) -> tuple[int, list[tuple[Run, list[Encoded]]]]:
+        """How many were found, and those of them that are to be begun again."""
+        async with self._database.write() as session:
+            # Many batches can take longer than the lease.
+            await renew_lease(session, self.worker, self._lease)
+            orphans = await orphaned_runs(session, RECOVERED_AT_ONCE)
+            stored = await stored_events(session, [run.id for run in orphans]) if orphans else {}
+            fresh = []
+            for run in orphans:
+                events = stored.get(run.id, [])
+                if self._may_restart(run, events):
+                    # Its first events may be in the dead one's journal alone, which goes.
+                    await replace_segments(session, run.id, events)
+                    await claim_run(session, run.id, self.worker)
+                    fresh.append((run, events))
+                else:
+                    await self._interrupt(session, run, events)
+        return len(orphans), fresh
 
-    async def _begin_again(self, run: Run, events: list[RunEvent]) -> None:
+    def _may_restart(self, run: Run, events: Sequence[Encoded]) -> bool:
+        produced = any(event[0] in {"t", "r"} for event in events)
+        return (
+            self.restart is not None and run.conversation_id is not None and not produced and not run.cancel_requested
+        )
+
+    async def _begin_again(self, run: Run, events: list[Encoded]) -> None:
         run.worker = self.worker
-        if self.restart is not None and await self.restart(run, events):
+        if self.restart is not None and await self.restart(run, decoded(run.id, events)):
             logger.info("run %s was begun again", run.id)
             return
         async with self._database.write() as session:
             await self._interrupt(session, run, events)
 
-    async def _interrupt(self, session: AsyncSession, run: Run, events: list[RunEvent]) -> bool:
+    @staticmethod
+    async def _interrupt(session: AsyncSession, run: Run, stored: list[Encoded]) -> None:
+        events = decoded(run.id, stored)
         text = Text(
             "".join(event.text for event in events if isinstance(event, RunTextDelta)),
             "".join(event.text for event in events if isinstance(event, RunReasoningDelta)) or None,
         )
         if run in session:
             session.expunge(run)
-        run.status = RunStatus.INTERRUPTED
-        run.finished_at = utc_now()
-        run.error_code = ErrorCode.UNAVAILABLE
-        run.error_message = "The server that wrote this answer stopped"
-        run.error_retryable = True
-        run.last_seq = len(events)
-        if text.text:
+        run.finished_at, run.last_seq = utc_now(), len(events)
+        run.status = RunStatus.CANCELLED if run.cancel_requested else RunStatus.INTERRUPTED
+        if not run.cancel_requested:
+            run.error_code = ErrorCode.UNAVAILABLE
+            run.error_message = "The server that wrote this answer stopped"
+            run.error_retryable = True
+        if text.text or text.reasoning:
             run.prompt_tokens, run.completion_tokens = 0, estimate_tokens(text.text + (text.reasoning or ""))
             run.usage_estimated = True
-        return await end_run(session, self.worker, run, text) is not None
+        await end_run(session, run, text)
+        # All in one place for those who come back; of a stateless chat nothing stays.
+        await replace_segments(session, run.id, stored if run.conversation_id is not None else [])
 
     async def _sweep(self, now: float) -> None:
         """Delete what nobody reads any more."""
+        async with self._database.read() as session:
+            unread = await unread_segments(session, utc_now() - timedelta(seconds=self._keep))
         async with self._database.write() as session:
-            await delete_segments(session, self._expired)
-            await delete_old_segments(session, utc_now() - timedelta(seconds=self._keep))
-            await trim_orphaned_journal(session, await live_workers(session), self._swept_row)
-            await prune_stateless(session, utc_now() - timedelta(days=STATELESS_DAYS))
+            await delete_segments(session, [*self._expired, *unread])
+            if not await orphaned_runs(session, 1):
+                await trim_orphaned_journal(session, await live_workers(session), self._swept_row)
+            if now - self._pruned_at > PRUNE_SECONDS:
+                await prune_stateless(session, utc_now() - timedelta(days=STATELESS_DAYS))
+                self._pruned_at = now
             self._swept_row = await newest_journal_row(session)
         self._expired.clear()
         self._swept_at = now
 
 
-def decoded(run_id: str, stored: Sequence[list[object]]) -> list[RunEvent]:
+def decoded(run_id: str, stored: Sequence[Encoded]) -> list[RunEvent]:
     return [decode_event(run_id, seq, encoded) for seq, encoded in enumerate(stored)]

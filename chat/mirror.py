@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from chat.codec import decode_event
 from chat.log import RunLog
 from chat.records import finished_event
-from errors import Unavailable
+from errors import NotFound, Unavailable
 from models.database import Database
 from models.journal import Entry, journal_after, newest_journal_row, stored_events
-from models.run import Run, run_by_id, runs_by_ids
+from models.run import run_by_id, runs_by_ids
 
 logger = logging.getLogger(__name__)
 
@@ -19,42 +21,68 @@ POLL_SECONDS = 0.05
 """One query for all followed runs: p50 44 ms, p99 76 ms behind the writer at 500 runs, 9.6 µs of CPU a token."""
 RECHECK_POLLS = 20
 """Every so many polls the rows themselves are read: whatever was missed, an ended run is noticed within a second."""
+STALE_SECONDS = 2.5
+"""Rows of the journal are kept for 5 s: who has not read for half of that reads the segments as well."""
+
+
+class Pruned(Unavailable):
+    """The run has ended and its events are not all kept: its text is where the answer is."""
+
+    default_message = "The answer has ended; ask for it again"
 
 
 class Mirror:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._logs: dict[str, RunLog] = {}
-        self._users: dict[str, int] = {}
+        self._users: Counter[str] = Counter()
         self._position = 0
+        self._read_at = 0.0
+        self._stale = False
         self._poller: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
-    async def open(self, run: Run) -> AsyncGenerator[RunLog, None]:
-        """The run's log, kept up to date for as long as the block lasts."""
-        self._users[run.id] = self._users.get(run.id, 0) + 1
+    async def open(self, run_id: str, after: int | None = None) -> AsyncGenerator[RunLog, None]:
+        """The run's log, kept up to date for as long as the block lasts. `after` has been seen: it is in there.
+
+        Raises:
+            Unavailable: the database cannot be read now.
+        """
+        self._users[run_id] += 1
         try:
             async with self._lock:
-                log = self._logs.get(run.id)
+                log = self._logs.get(run_id)
                 if log is None:
-                    log = await self._load(run.id)
+                    log = await self._load(run_id)
+                elif after is not None and after > log.last_seq:
+                    # Seen at the writer's, or through another process: this one's next look is up to 50 ms away.
+                    await self._fill(log)
             yield log
         finally:
-            self._users[run.id] -= 1
-            if not self._users[run.id]:
-                del self._users[run.id]
-                self._logs.pop(run.id, None)
+            self._users[run_id] -= 1
+            if not self._users[run_id]:
+                del self._users[run_id]
+                self._logs.pop(run_id, None)
 
     async def _load(self, run_id: str) -> RunLog:
         if self._poller is None or self._poller.done():
-            async with self._database.read() as session:
-                self._position = await newest_journal_row(session)
+            await self._catch_up_from_here()
             self._poller = asyncio.create_task(self._poll(), name="log.mirror")
-        log = RunLog(run_id)
-        await self._fill(log)
-        self._logs[run_id] = log
+        # Known to the poller before it is filled: a row that it reads meanwhile would be nobody's.
+        log = self._logs[run_id] = RunLog(run_id)
+        try:
+            await self._fill(log)
+        except BaseException:
+            self._logs.pop(run_id, None)
+            raise
         return log
+
+    async def _catch_up_from_here(self) -> None:
+        begun = time.monotonic()
+        async with self._database.read() as session:
+            self._position = await newest_journal_row(session)
+        self._read_at = begun
 
     async def _fill(self, log: RunLog) -> None:
         """Bring a log up to what is stored."""
@@ -62,8 +90,18 @@ class Mirror:
             stored = (await stored_events(session, [log.run_id])).get(log.run_id, [])
             run = await run_by_id(session, log.run_id)
         self._extend(log, Entry(log.run_id, 0, stored))
-        if run is not None and not run.active and log.finished is None and log.next_seq == run.last_seq:
-            log.append(finished_event(run, run.last_seq))
+        if run is None:
+            self._lose(log, NotFound("No such run", field="runId"))
+        elif not run.active and log.finished is None:
+            if log.next_seq == run.last_seq:
+                log.append(finished_event(run, run.last_seq))
+            else:
+                self._lose(log, Pruned())
+
+    def _lose(self, log: RunLog, error: NotFound | Pruned) -> None:
+        log.lose(error)
+        if self._logs.get(log.run_id) is log:
+            del self._logs[log.run_id]
 
     @staticmethod
     def _extend(log: RunLog, entry: Entry) -> bool:
@@ -75,7 +113,8 @@ class Mirror:
             return False
         start = log.next_seq
         fresh = entry.events[skip:]
-        log.extend([decode_event(log.run_id, start + offset, encoded) for offset, encoded in enumerate(fresh)])
+        if fresh:
+            log.extend([decode_event(log.run_id, start + offset, encoded) for offset, encoded in enumerate(fresh)])
         return True
 
     async def _poll(self) -> None:
@@ -84,33 +123,46 @@ class Mirror:
             await asyncio.sleep(POLL_SECONDS)
             polls += 1
             try:
-                await self._read_journal()
+                if self._stale or time.monotonic() - self._read_at > STALE_SECONDS:
+                    await self._refill()
+                else:
+                    await self._read_journal()
                 if polls % RECHECK_POLLS == 0:
                     await self._recheck()
             except Unavailable:
+                self._stale = True
                 logger.debug("the log cannot be read now")
             except Exception:
+                self._stale = True
                 logger.exception("the log's mirror failed")
 
     async def _read_journal(self) -> None:
+        begun = time.monotonic()
         async with self._database.read() as session:
             self._position, entries = await journal_after(session, self._position)
+        self._read_at = begun
         for entry in entries:
             log = self._logs.get(entry.run_id)
             if log is not None and not self._extend(log, entry):
                 await self._fill(log)
 
+    async def _refill(self) -> None:
+        """Rows may have gone unread."""
+        await self._catch_up_from_here()
+        for log in list(self._logs.values()):
+            await self._fill(log)
+        self._stale = False
+
     async def _recheck(self) -> None:
         waiting = [log for log in self._logs.values() if log.finished is None]
+        if not waiting:
+            return
         async with self._database.read() as session:
             rows = await runs_by_ids(session, [log.run_id for log in waiting])
         for log in waiting:
             run = rows.get(log.run_id)
-            if run is not None and not run.active:
+            if run is None or not run.active:
                 await self._fill(log)
-                if log.finished is None:
-                    # What was between is gone: the run ended and its events were dropped before they were read.
-                    log.lose(Unavailable("The answer has ended; ask for it again", retry_after=0))
 
     async def aclose(self) -> None:
         if self._poller is not None:

@@ -14,7 +14,7 @@ from chat.log import RunLog
 from errors import ErrorCode, Unavailable
 from models.conversation import touch_conversation
 from models.database import Database
-from models.journal import Entry, add_journal, add_segments, delete_segments
+from models.journal import Packed, add_journal, add_segment, delete_segments, pack
 from models.message import Message, MessageStatus, finish_message
 from models.run import Run, RunStatus, finish_run, start_run
 from models.user import add_to_counters
@@ -47,7 +47,7 @@ class Records:
         except Unavailable:
             logger.warning("run %s: its start could not be stored", run.id)
 
-    async def finished(self, run: Run, log: RunLog, rest: Entry | None, *, keep: bool) -> RunFinished | None:
+    async def finished(self, run: Run, log: RunLog, rest: Packed | None, *, keep: bool) -> RunFinished | None:
         """Store the end of a run, its text and its last event, all in one; None when another worker had ended it.
         `rest`: what of the log has no segment yet; not `keep`: the log goes with the run.
 
@@ -56,26 +56,21 @@ class Records:
         """
         for pause in (*RETRY_SECONDS, None):
             try:
-                async with self._database.write() as session:
-                    return await self._store_end(session, run, log, rest, keep)
+                return await self.finished_now(run, log, rest, keep=keep)
             except Unavailable:
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    @staticmethod
-    async def _store_end(
-        session: AsyncSession, run: Run, log: RunLog, rest: Entry | None, keep: bool
-    ) -> RunFinished | None:
-        text = Text(log.text, log.reasoning)
-        event = await end_run(session, run.worker or "", run, text)
-        if event is None:
-            return None
-        if not keep:
-            await delete_segments(session, [run.id])
-        elif rest is not None:
-            await add_segments(session, [rest])
+    async def finished_now(self, run: Run, log: RunLog, rest: Packed | None, *, keep: bool) -> RunFinished | None:
+        """`finished`, tried once."""
+        async with self._database.write() as session:
+            event = await end_run(session, run, Text(log.text, log.reasoning))
+            if event is not None and not keep:
+                await delete_segments(session, [run.id])
+            elif event is not None and rest is not None:
+                await add_segment(session, rest)
         return event
 
     async def reload(self, run_id: str) -> Run | None:
@@ -93,7 +88,7 @@ class Text:
     reasoning: str | None
 
 
-async def end_run(session: AsyncSession, worker: str, run: Run, text: Text) -> RunFinished | None:
+async def end_run(session: AsyncSession, run: Run, text: Text) -> RunFinished | None:
     """Write the end that `run` says, once: the row, the message, the counters, and RunFinished into the log.
     None when it had ended already."""
     if not await finish_run(session, run, end_values(run)):
@@ -113,7 +108,7 @@ async def end_run(session: AsyncSession, worker: str, run: Run, text: Text) -> R
         await add_to_counters(session, run.user_id, tokens=total_tokens(run))
     await tell_run(session, run)
     event = finished_event(run, run.last_seq)
-    await add_journal(session, worker, [Entry(run.id, event.seq, [encode_event(event)])])
+    await add_journal(session, pack(run.id, event.seq, [encode_event(event)]))
     return event
 
 

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
-from chat.codec import Encoded, encode_event
+import orjson
+
+from chat.codec import encode_event
 from chat.events import RunEvent, RunReasoningDelta, RunTextDelta
 from chat.log import RunLog
 from errors import ChatError, Unavailable
-from models.journal import Entry
+from models.journal import Packed
 from models.journal_writer import Fenced, JournalWriter
 
 logger = logging.getLogger(__name__)
@@ -33,27 +36,38 @@ class MovedElsewhere(Unavailable):
     default_message = "The answer goes on elsewhere; ask for it again"
 
 
-class Tail:
-    """One run's end of the log on the writing side: what has no number yet, and what has no segment yet."""
+@dataclass(slots=True)
+class Batch:
+    """What one run has in a window: numbered, and as it is stored."""
 
-    def __init__(self, log: RunLog, writer: "LogWriter") -> None:
+    tail: "Tail"
+    events: list[RunEvent]
+    packed: Packed
+
+
+class Tail:
+    """One run's end of the log on the writing side: what has no number yet, and what has no segment yet.
+    `worker` is the name under which the run is written; the process may have lost it."""
+
+    def __init__(self, log: RunLog, worker: str, writer: "LogWriter") -> None:
         self.log = log
+        self.worker = worker
         self._writer = writer
         self._pending: list[tuple[Delta, list[str]] | Make] = []
         self._next = log.next_seq
         self._segment_from = self._next
-        self._unsegmented: list[Encoded] = []
+        self._unsegmented: list[bytes] = []
         self._begun = False
 
     def delta(self, kind: Delta, text: str) -> None:
         """Text: joined with what else of its kind comes within the window. The first of a run goes at once."""
         if not text:
             return
-        last = self._pending[-1] if self._pending else None
-        if isinstance(last, tuple) and last[0] is kind:
+        pending = self._pending
+        if pending and isinstance(last := pending[-1], tuple) and last[0] is kind:
             last[1].append(text)
-        else:
-            self._pending.append((kind, [text]))
+            return
+        pending.append((kind, [text]))
         urgent, self._begun = not self._begun, True
         self._writer.mark(self, urgent=urgent)
 
@@ -66,60 +80,89 @@ class Tail:
     def idle(self) -> bool:
         return not self._pending
 
-    def number(self) -> list[RunEvent]:
-        """Give what is pending its numbers."""
-        run_id, events = self.log.run_id, []
+    @property
+    def segmented(self) -> bool:
+        return not self._unsegmented
+
+    def number(self) -> Batch | None:
+        """Give what is pending its numbers.
+
+        Raises:
+            TypeError: it cannot be stored as it is.
+        """
+        run_id, first = self.log.run_id, self._next
+        seq = first
+        events: list[RunEvent] = []
+        codes: list[object] = []
         for item in self._pending:
-            seq = self._next
-            self._next += 1
-            events.append(item[0](run_id, seq, "".join(item[1])) if isinstance(item, tuple) else item(run_id, seq))
+            if isinstance(item, tuple):
+                kind, texts = item
+                text = texts[0] if len(texts) == 1 else "".join(texts)
+                events.append(kind(run_id, seq, text))
+                codes.append(("t" if kind is RunTextDelta else "r", text))
+            else:
+                event = item(run_id, seq)
+                events.append(event)
+                codes.append(encode_event(event))
+            seq += 1
         self._pending.clear()
-        return events
+        if not events:
+            return None
+        self._next = seq
+        return Batch(self, events, Packed(run_id, first, orjson.dumps(codes)[1:-1]))
 
-    def stored(self, events: list[RunEvent], encoded: list[Encoded]) -> None:
-        self._unsegmented.extend(encoded)
-        self.log.extend(events)
+    def drop_pending(self) -> None:
+        self._pending.clear()
 
-    def take_segment(self) -> Entry | None:
+    def stored(self, batch: Batch) -> None:
+        self._unsegmented.append(batch.packed.events)
+        if self.log.lost is None:
+            self.log.extend(batch.events)
+
+    def take_segment(self) -> Packed | None:
         """What came since the last segment."""
         if not self._unsegmented:
             return None
-        entry = Entry(self.log.run_id, self._segment_from, self._unsegmented)
-        self._segment_from += len(self._unsegmented)
+        entry = Packed(self.log.run_id, self._segment_from, b",".join(self._unsegmented))
+        self._segment_from = self._next
         self._unsegmented = []
         return entry
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, entry: Packed) -> None:
         self._segment_from = entry.first_seq
-        self._unsegmented = entry.events + self._unsegmented
+        self._unsegmented.insert(0, entry.events)
 
     async def settled(self) -> None:
-        """Until all that was written is stored.
+        """Until all that was written is stored, and no segment is on its way.
 
         Raises:
             ChatError: the log of this run was given up.
         """
         self._writer.mark(self, urgent=True)
-        while not self.idle or self._writer.is_writing(self):
-            if self.log.lost is not None:
-                raise self.log.lost
+        while not self.idle or self._writer.is_busy(self):
+            if self.log.lost is not None and not self._writer.is_busy(self):
+                break
             await self._writer.next_commit()
+        if self.log.lost is not None:
+            raise self.log.lost
 
 
 class LogWriter:
-    """Collects from the tails, commits, publishes. `worker` changes when the process has been fenced off."""
+    """Collects from the tails, commits, publishes. `on_fenced` is called when this process has lost its name."""
 
     def __init__(self, journal: JournalWriter, window: float) -> None:
         self.worker = ""
         self.on_fenced: Callable[[], None] | None = None
+        self.commits = 0
         self._journal = journal
         self._base = self._window = window
         self._dirty: dict[Tail, None] = {}
         self._tails: set[Tail] = set()
-        self._writing: set[Tail] = set()
+        self._closed: set[Tail] = set()
+        self._busy: set[Tail] = set()
         self._go = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._commits: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
         self._last_begin = 0.0
         self._last_segments = 0.0
         self._rows: deque[tuple[float, int]] = deque()
@@ -141,20 +184,43 @@ class LogWriter:
         """Seconds between two commits at the moment: wider than asked when storing or publishing takes long."""
         return self._window
 
-    def open(self, log: RunLog) -> Tail:
-        tail = Tail(log, self)
+    def rename(self, worker: str) -> None:
+        """This process goes on under another name; the runs it had under the old one are another's."""
+        self.worker = worker
+        self._lose([tail for tail in self._tails if tail.worker != worker], MovedElsewhere())
+        for tail in [tail for tail in self._closed if tail.worker != worker]:
+            self.drop(tail)
+
+    def open(self, log: RunLog, worker: str) -> Tail:
+        tail = Tail(log, worker, self)
         self._tails.add(tail)
         return tail
 
     def close(self, tail: Tail) -> None:
-        self._tails.discard(tail)
+        """Nothing more will come. Kept until all of it is in segments: rows of the journal go after seconds."""
         self._dirty.pop(tail, None)
+        self._closed.add(tail)
+        self._forget_segmented([tail])
+
+    def drop(self, tail: Tail) -> None:
+        """Its events are stored elsewhere, or are no longer this process's."""
+        self._dirty.pop(tail, None)
+        self._tails.discard(tail)
+        self._closed.discard(tail)
+
+    def _forget_segmented(self, tails: Iterable[Tail]) -> None:
+        for tail in tails:
+            if tail in self._closed and (tail.segmented or tail.worker != self.worker):
+                self.drop(tail)
 
     def mark(self, tail: Tail, *, urgent: bool) -> None:
         """There is something to write for this run."""
         if tail.log.lost is not None:
+            tail.drop_pending()
             return
         self._dirty[tail] = None
+        if self._go.is_set():
+            return
         now = time.monotonic()
         if urgent or now - self._last_begin >= self._window:
             self._go.set()
@@ -162,22 +228,23 @@ class LogWriter:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._last_begin + self._window - now, self._go.set)
 
-    def is_writing(self, tail: Tail) -> bool:
-        return tail in self._writing
+    def is_busy(self, tail: Tail) -> bool:
+        """Whether a window or a segment of this run is on its way to the disk."""
+        return tail in self._busy
 
     async def next_commit(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._commits.add(waiter)
+        self._waiters.add(waiter)
         try:
             await waiter
         finally:
-            self._commits.discard(waiter)
+            self._waiters.discard(waiter)
 
     async def _run(self) -> None:
         while True:
             # Rows that wait to be deleted are not left to the next answer, which may come in a year.
             with suppress(TimeoutError):
-                async with asyncio.timeout(SEGMENT_SECONDS if self._rows else None):
+                async with asyncio.timeout(SEGMENT_SECONDS if self._rows or self._closed else None):
                     await self._go.wait()
             self._go.clear()
             if self._timer is not None:
@@ -193,68 +260,97 @@ class LogWriter:
             took = time.monotonic() - self._last_begin
             # Behind: half of the time at most is spent on storing, so that the rest of the process goes on.
             self._window = min(max(self._base, 2 * took), WIDEST_SECONDS)
-            for waiter in self._commits:
+            for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def _write_window(self) -> None:
-        batch = [(tail, events) for tail in self._dirty if (events := tail.number())]
+    def _collect(self) -> list[Batch]:
+        """The window's events. One that cannot be written costs its own run alone."""
+        batches: list[Batch] = []
+        for tail in self._dirty:
+            try:
+                if tail.worker == self.worker and (batch := tail.number()) is not None:
+                    batches.append(batch)
+            except Exception:
+                logger.exception("run %s: an event cannot be stored", tail.log.run_id)
+                tail.log.lose(Unavailable("The answer could not be stored"))
         self._dirty.clear()
-        if not batch:
+        return batches
+
+    async def _write_window(self) -> None:
+        worker = self.worker
+        # A run that was claimed under a name which this process has lost meanwhile.
+        self._lose([tail for tail in self._dirty if tail.worker != worker], MovedElsewhere())
+        batches = self._collect()
+        if not batches:
             return
-        self._writing = {tail for tail, _ in batch}
-        encoded = [[encode_event(event) for event in events] for _, events in batch]
-        entries = [
-            Entry(tail.log.run_id, events[0].seq, codes) for (tail, events), codes in zip(batch, encoded, strict=True)
-        ]
+        self._busy = {batch.tail for batch in batches}
         try:
-            row = await self._patiently(entries)
-        except (Unavailable, Fenced) as error:
-            self._give_up([tail for tail, _ in batch], error)
+            row = await self._patiently(worker, [batch.packed for batch in batches])
+        except Fenced:
+            self._fenced(worker)
             return
-        except Exception:
-            logger.exception("a window of the log could not be written")
-            self._give_up([tail for tail, _ in batch], Unavailable("The answer could not be stored"))
+        except Exception as error:
+            if not isinstance(error, Unavailable):
+                logger.exception("a window of the log could not be written")
+            reason = error if isinstance(error, ChatError) else Unavailable("The answer could not be stored")
+            self._lose([batch.tail for batch in batches], reason)
             return
         finally:
-            self._writing = set()
+            self._busy = set()
+        self.commits += 1
         self._rows.append((self._last_begin, row))
-        for (tail, events), codes in zip(batch, encoded, strict=True):
-            tail.stored(events, codes)
+        for batch in batches:
+            batch.tail.stored(batch)
 
-    async def _patiently(self, entries: list[Entry]) -> int:
+    async def _patiently(self, worker: str, entries: list[Packed]) -> int:
         begun, pause = time.monotonic(), 0.02
         while True:
             try:
-                return await self._journal.append(self.worker, entries)
+                return await self._journal.append(worker, entries)
             except Unavailable:
                 if time.monotonic() - begun > PATIENCE_SECONDS:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    def _give_up(self, tails: list[Tail], error: Unavailable | Fenced) -> None:
-        if isinstance(error, Fenced):
-            logger.warning("this worker was taken for dead: its runs have been ended by another")
-            tails = list(self._tails)
-        reason = error if isinstance(error, ChatError) else MovedElsewhere()
+    @staticmethod
+    def _lose(tails: Iterable[Tail], reason: ChatError) -> None:
         for tail in tails:
+            tail.drop_pending()
             tail.log.lose(reason)
-            self.close(tail)
-        if isinstance(error, Fenced) and self.on_fenced is not None:
+
+    def _fenced(self, worker: str) -> None:
+        logger.warning("this worker was taken for dead: its runs have been ended by another")
+        self._lose([tail for tail in self._tails if tail.worker == worker], MovedElsewhere())
+        if self.on_fenced is not None:
             self.on_fenced()
 
     async def _write_segments(self) -> None:
-        segments = [(tail, entry) for tail in self._tails if (entry := tail.take_segment()) is not None]
-        up_to = 0
-        while self._rows and self._rows[0][0] < self._last_begin - JOURNAL_SECONDS:
-            up_to = self._rows.popleft()[1]
+        worker = self.worker
         self._last_segments = self._last_begin
-        if not segments and not up_to:
+        taken = [
+            (tail, entry)
+            for tail in self._tails
+            if tail.worker == worker and (entry := tail.take_segment()) is not None
+        ]
+        old = [row for begun, row in self._rows if begun < self._last_begin - JOURNAL_SECONDS]
+        if not taken and not old:
             return
+        self._busy = {tail for tail, _ in taken}
         try:
-            await self._journal.checkpoint(self.worker, [entry for _, entry in segments], up_to)
-        except (Unavailable, Fenced):
-            # What has no segment is in the journal still; rows of which the deletion failed go with the next one.
-            for tail, entry in segments:
+            await self._journal.checkpoint(worker, [entry for _, entry in taken], old[-1] if old else 0)
+        except BaseException as error:
+            # What has no segment is in the journal still, and no row of it has been deleted.
+            for tail, entry in taken:
                 tail.put_back(entry)
+            if isinstance(error, Fenced):
+                self._fenced(worker)
+            elif not isinstance(error, Unavailable):
+                raise
+        else:
+            for _ in old:
+                self._rows.popleft()
+            self._forget_segmented(tail for tail, _ in taken)
+        finally:
+            self._busy = set()

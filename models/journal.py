@@ -28,6 +28,18 @@ class Entry(NamedTuple):
     events: list[Encoded]
 
 
+class Packed(NamedTuple):
+    """An entry on its way to the disk: `events` are JSON already, without the brackets around them."""
+
+    run_id: str
+    first_seq: int
+    events: bytes
+
+
+NOBODY = ""
+"""The worker of rows that belong to none: the end of a run, say. They go with those of dead workers."""
+
+
 class JournalRow(SQLModel, table=True):
     __tablename__ = "run_journal"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -46,26 +58,34 @@ class Segment(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
-def encode(entries: Sequence[Entry]) -> bytes:
-    return orjson.dumps([tuple(entry) for entry in entries])
+def pack(run_id: str, first_seq: int, events: Sequence[Encoded]) -> Packed:
+    return Packed(run_id, first_seq, orjson.dumps(events)[1:-1])
+
+
+def encode(entries: Sequence[Packed]) -> bytes:
+    # Ids are ours: letters, digits and _.
+    return b"[%b]" % b",".join(b'["%b",%d,[%b]]' % (entry[0].encode(), entry[1], entry[2]) for entry in entries)
 
 
 def decode(body: bytes) -> list[Entry]:
     return [Entry(*item) for item in orjson.loads(body)]
 
 
-async def add_journal(session: AsyncSession, worker: str, entries: Sequence[Entry]) -> None:
+async def add_journal(session: AsyncSession, entry: Packed) -> None:
     """For what must be in the log together with something else: the end of a run, say."""
-    await session.exec(insert(JournalRow).values(worker=worker, body=encode(entries)))
+    await session.exec(insert(JournalRow).values(worker=NOBODY, body=encode([entry])))
 
 
-async def add_segments(session: AsyncSession, entries: Sequence[Entry]) -> None:
-    if entries:
-        rows = [
-            {"run_id": entry.run_id, "first_seq": entry.first_seq, "body": orjson.dumps(entry.events)}
-            for entry in entries
-        ]
-        await session.exec(insert(Segment).values(rows))
+async def add_segment(session: AsyncSession, entry: Packed) -> None:
+    values = {"run_id": entry.run_id, "first_seq": entry.first_seq, "body": b"[%b]" % entry.events}
+    await session.exec(insert(Segment).values(values))
+
+
+async def replace_segments(session: AsyncSession, run_id: str, events: Sequence[Encoded]) -> None:
+    """One segment with all of a run: what a dead worker left in the journal alone does not go with it."""
+    await delete_segments(session, [run_id])
+    if events:
+        await add_segment(session, pack(run_id, 0, events))
 
 
 async def journal_after(session: AsyncSession, row_id: int) -> tuple[int, list[Entry]]:
@@ -111,18 +131,14 @@ async def delete_segments(session: AsyncSession, run_ids: Sequence[str]) -> None
         await session.exec(delete(Segment).where(col(Segment.run_id).in_(run_ids[start : start + 500])))
 
 
-async def delete_old_segments(session: AsyncSession, before: datetime) -> None:
-    """Segments of runs that ended before this moment: what a worker that died did not come to delete."""
-    ended = select(Run.id).where(col(Run.status).not_in(ACTIVE), col(Run.finished_at) < before)
-    kept = select(Run.id)
-    await session.exec(delete(Segment).where(col(Segment.run_id).in_(ended) | col(Segment.run_id).not_in(kept)))
-
-
-async def trim_journal(session: AsyncSession, worker: str, up_to: int) -> None:
-    """Delete a worker's rows that its segments have made superfluous."""
-    await session.exec(delete(JournalRow).where(col(JournalRow.worker) == worker, col(JournalRow.id) <= up_to))
+async def unread_segments(session: AsyncSession, before: datetime) -> Sequence[str]:
+    """Runs that ended before this moment, or are gone, of which segments are left: of a worker that died, say."""
+    kept = select(Run.id).where(
+        col(Run.id) == col(Segment.run_id), col(Run.status).in_(ACTIVE) | (col(Run.finished_at) >= before)
+    )
+    return (await session.exec(select(Segment.run_id).where(~kept.exists()).distinct())).all()
 
 
 async def trim_orphaned_journal(session: AsyncSession, live: Sequence[str], up_to: int) -> None:
-    """Delete the rows of workers that are gone and whose runs have been ended."""
+    """Delete the rows of workers that are gone, and of nobody. Only when no run waits to be ended by them."""
     await session.exec(delete(JournalRow).where(col(JournalRow.worker).not_in(live), col(JournalRow.id) <= up_to))

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
 from errors import Unavailable
-from models.journal import Entry, encode
+from models.journal import Packed, encode
 
 T = TypeVar("T")
 
@@ -36,14 +34,15 @@ class JournalWriter:
         self._lock = lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
 
-    async def append(self, worker: str, entries: Sequence[Entry]) -> int:
+    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
         """Store one window; the id of its row."""
         return await self._run(partial(self._append, worker, encode(entries)))
 
-    async def checkpoint(self, worker: str, segments: Sequence[Entry], up_to: int) -> None:
+    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
         """Store segments, and delete the worker's journal rows up to this id."""
-        rows = [(entry.run_id, entry.first_seq, orjson.dumps(entry.events)) for entry in segments]
+        rows = [(entry.run_id, entry.first_seq, b"[%b]" % entry.events) for entry in segments]
         await self._run(partial(self._checkpoint, worker, rows, up_to))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -95,6 +94,10 @@ class JournalWriter:
             raise Fenced
 
     async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+
         def close() -> None:
             if self._connection is not None:
                 self._connection.close()

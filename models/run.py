@@ -121,9 +121,10 @@ async def request_cancel(session: AsyncSession, run_id: str) -> None:
     )
 
 
-async def runs_to_cancel(session: AsyncSession, worker: str) -> Sequence[str]:
-    query = select(Run.id).where(Run.worker == worker, col(Run.cancel_requested), col(Run.status).in_(ACTIVE))
-    return (await session.exec(query)).all()
+async def runs_of_worker(session: AsyncSession, worker: str) -> dict[str, bool]:
+    """The active runs that are this worker's, and whether somebody wants each stopped."""
+    query = select(Run.id, Run.cancel_requested).where(Run.worker == worker, col(Run.status).in_(ACTIVE))
+    return dict((await session.exec(query)).all())
 
 
 async def claim_run(session: AsyncSession, run_id: str, worker: str) -> None:
@@ -135,10 +136,10 @@ async def claim_run(session: AsyncSession, run_id: str, worker: str) -> None:
     )
 
 
-async def release_runs(session: AsyncSession, run_ids: Sequence[str]) -> None:
-    """Make runs nobody's: whoever finds them ends them."""
-    if run_ids:
-        await session.exec(update(Run).where(col(Run.id).in_(run_ids), col(Run.status).in_(ACTIVE)).values(worker=None))
+async def release_runs(session: AsyncSession, worker: str, run_ids: Sequence[str]) -> None:
+    """Make runs of this worker nobody's: whoever finds them ends them."""
+    mine = col(Run.id).in_(run_ids), col(Run.worker) == worker, col(Run.status).in_(ACTIVE)
+    await session.exec(update(Run).where(*mine).values(worker=None))
 
 
 async def finish_run(session: AsyncSession, run: Run, values: dict[str, Any]) -> bool:
