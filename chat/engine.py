@@ -279,9 +279,10 @@ class Engine:
             self.keeper.expire(run_id)
 
     def live(self, run: Run) -> Run:
-        """The run as it is at this moment, where this process knows better than the row."""
+        """The run as it is at this moment, where this process knows better than the row; never an end that is not
+        stored yet: whoever reads of it would look for an answer that is not there."""
         job = self._jobs.get(run.id)
-        return run if job is None else job.run
+        return run if job is None or not (job.run.active or job.log.finished) else job.run
 
     def log_of(self, run_id: str) -> RunLog | None:
         job = self._jobs.get(run_id)
