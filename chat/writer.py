@@ -138,7 +138,8 @@ class Tail:
         Raises:
             ChatError: the log of this run was given up.
         """
-        self._writer.mark(self, urgent=True)
+        if not self.idle:
+            self._writer.mark(self, urgent=True)
         while not self.idle or self._writer.is_busy(self):
             if self.log.lost is not None and not self._writer.is_busy(self):
                 break
@@ -188,8 +189,7 @@ class LogWriter:
         """This process goes on under another name; the runs it had under the old one are another's."""
         self.worker = worker
         self._lose([tail for tail in self._tails if tail.worker != worker], MovedElsewhere())
-        for tail in [tail for tail in self._closed if tail.worker != worker]:
-            self.drop(tail)
+        self._forget_closed()
 
     def open(self, log: RunLog, worker: str) -> Tail:
         tail = Tail(log, worker, self)
@@ -200,7 +200,7 @@ class LogWriter:
         """Nothing more will come. Kept until all of it is in segments: rows of the journal go after seconds."""
         self._dirty.pop(tail, None)
         self._closed.add(tail)
-        self._forget_segmented([tail])
+        self._forget_closed()
 
     def drop(self, tail: Tail) -> None:
         """Its events are stored elsewhere, or are no longer this process's."""
@@ -208,9 +208,10 @@ class LogWriter:
         self._tails.discard(tail)
         self._closed.discard(tail)
 
-    def _forget_segmented(self, tails: Iterable[Tail]) -> None:
-        for tail in tails:
-            if tail in self._closed and (tail.segmented or tail.worker != self.worker):
+    def _forget_closed(self) -> None:
+        for tail in list(self._closed):
+            done = tail.segmented and tail not in self._busy
+            if done or tail.worker != self.worker:
                 self.drop(tail)
 
     def mark(self, tail: Tail, *, urgent: bool) -> None:
@@ -251,15 +252,18 @@ class LogWriter:
                 self._timer.cancel()
                 self._timer = None
             self._last_begin = time.monotonic()
+            commits = self.commits
             try:
                 await self._write_window()
                 if self._last_begin - self._last_segments >= SEGMENT_SECONDS:
                     await self._write_segments()
+                    self._forget_closed()
             except Exception:
                 logger.exception("the log's writer failed")
-            took = time.monotonic() - self._last_begin
-            # Behind: half of the time at most is spent on storing, so that the rest of the process goes on.
-            self._window = min(max(self._base, 2 * took), WIDEST_SECONDS)
+            if self.commits > commits:
+                # Behind: half of the time at most is spent on storing, so that the rest of the process goes on.
+                took = time.monotonic() - self._last_begin
+                self._window = min(max(self._base, 2 * took), WIDEST_SECONDS)
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -351,6 +355,5 @@ class LogWriter:
         else:
             for _ in old:
                 self._rows.popleft()
-            self._forget_segmented(tail for tail, _ in taken)
         finally:
             self._busy = set()

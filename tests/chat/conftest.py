@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from chat.chats import Chats, Sending
+from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.drafts import ConversationDraft
-from chat.engine import Engine, EngineLimits
+from chat.engine import Engine
 from chat.events import RunEvent
 from chat.generation import GenerationLimits
 from chat.inputs import InputLimits
+from chat.jobs import EngineLimits
+from chat.sending import Asking, Sendings
 from models.conversation import Conversation
 from models.database import Database
 from models.ids import new_id
@@ -62,6 +64,7 @@ class Core:
     catalog: Catalog
     conversations: Conversations
     chats: Chats
+    sendings: Sendings
 
     async def user(self) -> str:
         """A new user's id; nobody here logs in."""
@@ -78,7 +81,11 @@ class Core:
     async def send(self, user_id: str, script: str, conversation: Conversation | None = None, **more: Any) -> Run:
         """A run in a conversation (a new one by default) that plays the script."""
         place = conversation or await self.conversation(user_id)
-        _, run = await self.chats.send_message(user_id, Sending(place.id, "hello", model=f"scripted:{script}", **more))
+        return await self.ask(user_id, place, f"scripted:{script}", **more)
+
+    async def ask(self, user_id: str, place: Conversation, model: str, text: str = "hello", **more: Any) -> Run:
+        """A run that answers a message in this conversation."""
+        _, run = await self.sendings.send(user_id, place.id, text, Asking(model=model, **more))
         return run
 
     async def events(self, user_id: str, run: Run, after: int | None = None) -> list[RunEvent]:
@@ -133,9 +140,11 @@ async def open_core(
     fallback: Sequence[str] = (),
     providers: Sequence[Provider] = (),
     generation: GenerationLimits = GENERATION,
+    restart: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Core]:
-    """A core on this file, closed at the end of the block. `limits` replace those of the engine."""
+    """A core on this file, closed at the end of the block. `limits` replace those of the engine; `restart`: runs of a
+    dead worker that had not come to a word are begun again here."""
     database = Database(path)
     provider = ScriptedProvider()
     catalog = Catalog([provider, *providers], fallback)
@@ -143,7 +152,10 @@ async def open_core(
     try:
         await engine.start()
         conversations = Conversations(database, engine, catalog, inputs)
-        yield Core(database, engine, provider, catalog, conversations, Chats(database, engine, catalog, inputs))
+        chats, sendings = Chats(database, engine, catalog, inputs), Sendings(database, engine, catalog, inputs)
+        if restart:
+            engine.keeper.restart = sendings.restart
+        yield Core(database, engine, provider, catalog, conversations, chats, sendings)
         await engine.aclose()
         assert provider.active == 0, "a stream was left open"
         assert not engine._per_user, "a place was not given back"

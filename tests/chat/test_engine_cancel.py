@@ -2,25 +2,30 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
-from chat.chats import Sending
 from chat.conversations import Conversations
 from chat.events import RunFinished, RunQueued, RunTextDelta, text_of
 from chat.generation import Prompt
+from chat.jobs import Work
 from errors import RunActive
 from models.message import Message, MessageStatus, active_branch
 from models.run import Run, RunStatus
 from models.user import User
-from tests.chat.conftest import SECONDS, Core, OddProvider, open_core, until
+from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core, until
 
 
 async def branch(core: Core, run: Run) -> Sequence[Message]:
     async with core.database.read() as session:
         return await active_branch(session, run.conversation_id or "")
+
+
+async def never_asked() -> Prompt:
+    raise AssertionError("the run was cancelled before its prompt was needed")
 
 
 async def test_before_the_first_step(core: Core) -> None:
@@ -30,7 +35,7 @@ async def test_before_the_first_step(core: Core) -> None:
     async with core.database.write() as session:
         session.add(run)
     with core.engine.place(user) as place:
-        log = core.engine.launch(place, run, Prompt((), 0, 1), candidates)
+        log = core.engine.launch(place, run, Work(never_asked, candidates))
     ended = await core.engine.cancel(run)
     assert ended.status == RunStatus.CANCELLED
     assert core.provider.active == 0
@@ -109,7 +114,7 @@ async def test_during_the_write_of_the_end_loses_nothing(core: Core) -> None:
     run = await core.send(user, "text=a")
     job = core.engine._jobs[run.id]
     async with core.database.write():  # whoever ends waits for the one writer
-        await until(lambda: job.work is not None)
+        await until(lambda: job.task is not None)
         # The start of the run waits for the writer as well: let it go first.
     await until(lambda: job.run.finished_at is not None)
     ended = await core.chats.cancel(user, run.id)
@@ -142,16 +147,14 @@ async def test_at_every_moment_the_run_is_ended_once_and_the_next_one_works(core
 async def test_of_the_caller_at_every_moment_blocks_no_conversation(path: Path) -> None:
     """A client that goes away while its message is being stored leaves either nothing or a run that ends: not a
     conversation that says RUN_ACTIVE for ever, even while other runs of this process keep their leases."""
-    async with open_core(path, lease=0.2) as core:
+    async with open_core(path, lease=0.2, generation=replace(GENERATION, first_token=60)) as core:
         user = await core.user()
-        other = await core.send(user, "wait=30")
+        other = await core.send(user, "wait=60")
         conversations = []
         for moment in range(40):
             conversation = await core.conversation(user)
             conversations.append(conversation)
-            sending = asyncio.create_task(
-                core.chats.send_message(user, Sending(conversation.id, "hello", model="scripted:text=a"))
-            )
+            sending = asyncio.create_task(core.ask(user, conversation, "scripted:text=a"))
             await asyncio.sleep(moment * 0.0003)
             sending.cancel()
             await asyncio.wait([sending])
@@ -218,7 +221,7 @@ async def test_what_a_cancelled_run_wrote_is_in_the_next_prompt(path: Path) -> N
             if isinstance(event, RunTextDelta):
                 break
         await core.chats.cancel(user, run.id)
-        _, second = await core.chats.send_message(user, Sending(conversation.id, "go on", model="odd"))
+        second = await core.ask(user, conversation, "odd", "go on")
         await core.events(user, second)
         assert [turn.content for turn in odd.asked[0].turns] == ["hello", "half", "go on"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chat.chats import Sending, StatelessChat
+from chat.chats import StatelessChat
 from chat.events import (
     RunAttemptFailed,
     RunEvent,
@@ -39,7 +39,7 @@ async def play(core: Core, script: str, **more: Any) -> list[RunEvent]:
 
 async def ask_odd(core: Core) -> tuple[list[RunEvent], Run]:
     user = await core.user()
-    _, run = await core.chats.send_message(user, Sending((await core.conversation(user)).id, "hello", model="odd"))
+    run = await core.ask(user, await core.conversation(user), "odd")
     return await core.events(user, run), await core.row(run.id)
 
 

@@ -20,13 +20,12 @@ from chat.events import (
     merge,
     text_of,
 )
-from chat.log import DeltaWriter, RunLog, ended_events
+from chat.log import RunLog, ended_events
 from errors import BadUserInput
 from models.run import RunStatus
 from providers.base import FinishReason
 
 RUN = "run_1"
-WINDOW = 0.03
 DELTAS = st.lists(st.tuples(st.sampled_from("tr"), st.text(min_size=1, max_size=3)), max_size=30)
 
 
@@ -57,10 +56,6 @@ async def read_all(log: RunLog, after: int | None = None) -> list[RunEvent]:
 
 def reasoning_of(events: Sequence[RunEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, RunReasoningDelta))
-
-
-def deltas(log: RunLog) -> list[tuple[type[RunEvent], str]]:
-    return [(type(event), event.text) for event in log.read() if isinstance(event, RunTextDelta | RunReasoningDelta)]
 
 
 class TestAppend:
@@ -248,67 +243,6 @@ class TestMerge:
         events = [RunTextDelta(RUN, number, "x") for number in range(9)]
         assert merge(list(events)) == [RunTextDelta(RUN, 8, "x" * 9)]
         assert events == [RunTextDelta(RUN, number, "x") for number in range(9)]
-
-
-class TestDeltaWriter:
-    async def test_the_first_text_comes_at_once_then_one_event_a_window(self) -> None:
-        log = RunLog(RUN)
-        writer = DeltaWriter(log, WINDOW)
-        for letter in "abcde":
-            writer.write(RunTextDelta, letter)
-        assert deltas(log) == [(RunTextDelta, "a")]
-        await asyncio.sleep(WINDOW * 2)
-        assert deltas(log) == [(RunTextDelta, "a"), (RunTextDelta, "bcde")]
-
-    async def test_kinds_are_never_joined_and_keep_their_order(self) -> None:
-        log = RunLog(RUN)
-        writer = DeltaWriter(log, WINDOW)
-        for kind, text in (
-            (RunReasoningDelta, "1"),
-            (RunReasoningDelta, "2"),
-            (RunTextDelta, "3"),
-            (RunTextDelta, "4"),
-            (RunReasoningDelta, "5"),
-        ):
-            writer.write(kind, text)
-        writer.flush()
-        told = [(RunReasoningDelta, "1"), (RunReasoningDelta, "2"), (RunTextDelta, "34"), (RunReasoningDelta, "5")]
-        assert deltas(log) == told
-
-    async def test_a_flush_numbers_what_was_gathered_and_ends_its_timer(self) -> None:
-        log = RunLog(RUN)
-        writer = DeltaWriter(log, WINDOW)
-        writer.write(RunTextDelta, "a")
-        writer.write(RunTextDelta, "b")
-        writer.flush()
-        log.append(finished(2))
-        writer.flush()
-        await asyncio.sleep(WINDOW * 2)
-        assert [event.seq for event in log.read()] == [0, 1, 2]
-        assert log.text == "ab"
-
-    async def test_without_a_window_every_chunk_is_an_event_and_nothing_is_none(self) -> None:
-        log = RunLog(RUN)
-        writer = DeltaWriter(log, 0)
-        for text in ("a", "", "b", "c", ""):
-            writer.write(RunTextDelta, text)
-        assert deltas(log) == [(RunTextDelta, "a"), (RunTextDelta, "b"), (RunTextDelta, "c")]
-
-    @given(DELTAS, st.sets(st.integers(0, 30)), st.sampled_from([0, 0.02]))
-    def test_no_letter_is_lost(self, script: list[tuple[str, str]], flushes: set[int], window: float) -> None:
-        async def play() -> RunLog:
-            log = RunLog(RUN)
-            writer = DeltaWriter(log, window)
-            for number, (kind, text) in enumerate(script):
-                writer.write(RunTextDelta if kind == "t" else RunReasoningDelta, text)
-                if number in flushes:
-                    writer.flush()
-            writer.flush()
-            return log
-
-        log = asyncio.run(play())
-        assert log.text == "".join(text for kind, text in script if kind == "t")
-        assert (log.reasoning or "") == "".join(text for kind, text in script if kind == "r")
 
 
 class TestEndedEvents:
