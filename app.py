@@ -17,6 +17,7 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
+from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
@@ -146,8 +147,11 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         chats = Chats(database, engine, catalog, inputs)
         sendings = Sendings(database, engine, catalog, inputs)
         typing = Typing(bus, conversations)
-        feed = Feed(database)
+        feed = Feed(database, settings.changes_keep_seconds)
         stack.push_async_callback(feed.aclose)
+        rights = Rights(database, feed)
+        stack.push_async_callback(rights.aclose)
+        feed.start()
         if settings.restart_interrupted:
             engine.keeper.restart = sendings.restart
         await engine.start()
@@ -160,7 +164,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             members=Members(database),
             chats=chats,
             sendings=sendings,
-            happenings=Happenings(database, feed, chats, typing),
+            happenings=Happenings(database, feed, rights, chats, typing),
             engine=engine,
             typing=typing,
             catalog=catalog,

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     next_token_seconds: Seconds = Field(60, description="longest wait between two chunks")
     coalesce_seconds: float = Field(0.02, ge=0, le=1, description="deltas within it become one event")
     run_keep_seconds: Seconds = Field(60, description="how long a finished run's deltas stay readable")
+    changes_keep_seconds: float = Field(
+        86_400, gt=0, le=2_592_000, description="how long a client may be away and still be told all it missed"
+    )
     chat_grace_seconds: float = Field(10, ge=0, le=600, description="a keyed stateless run outlives its last follower")
     chat_key_seconds: Seconds = Field(600, description="how long an idempotency key of a stateless chat holds")
     restart_interrupted: bool = Field(True, description="begin runs of a dead process again that had no text yet")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from chat.access import Right, allowed
+from chat.access import allowed
 from chat.changes import tell_run
 from chat.engine import Engine
 from chat.events import RunEvent, RunFinished, text_of
@@ -144,17 +144,16 @@ class Chats:
         return None if run is None else self._engine.live(run)
 
     async def follow(self, user_id: str, run_id: str, after: int | None) -> AsyncGenerator[RunEvent, None]:
-        """The log of one run behind `after`; ends behind RunFinished.
+        """The log of one run behind `after`; ends behind RunFinished. The right to it is looked up once: who
+        follows for long does so through Happenings.
 
         Raises:
-            NotFound: no such run, or no part in its conversation any more.
+            NotFound: no such run.
             BadUserInput: `after` is out of range.
         """
-        run = await self._own_run(user_id, run_id)
-        right = Right(self._database, user_id, run)
+        run = await self.own_run(user_id, run_id)
         async with aclosing(self._engine.follow(run, after)) as events:
             async for event in events:
-                await right.check()
                 yield event
 
     async def cancel(self, user_id: str, run_id: str) -> Run:
@@ -164,13 +163,17 @@ class Chats:
             NotFound: no such run.
             Forbidden: the user may only read its conversation.
         """
-        run = await self._own_run(user_id, run_id)
+        run = await self.own_run(user_id, run_id)
         if run.conversation_id is not None:
             async with self._database.read() as session:
                 await allowed(session, user_id, run.conversation_id, MemberRole.EDITOR)
         return await self._engine.cancel(run)
 
-    async def _own_run(self, user_id: str, run_id: str) -> Run:
+    async def own_run(self, user_id: str, run_id: str) -> Run:
+        """
+        Raises:
+            NotFound: no such run.
+        """
         run = await self.run(user_id, run_id)
         if run is None:
             raise NotFound("No such run", field="runId")

@@ -7,7 +7,7 @@ from enum import Enum
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chat.access import Revocations, allowed, readable
+from chat.access import allowed
 from chat.branches import set_head
 from chat.changes import tell_changed, tell_conversation, tell_viewers
 from chat.drafts import (
@@ -33,7 +33,7 @@ from models.conversation import (
     list_conversations,
 )
 from models.database import Database
-from models.member import MemberRole, remove_members, shared_conversations
+from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
 from models.message import (
     Message,
     active_branch,
@@ -79,7 +79,7 @@ class Conversations:
     async def find(self, user_id: str, key: str) -> Conversation | None:
         """One in which the user has a part: by our id, else by the id that the user's client chose."""
         async with self._database.read() as session:
-            return await readable(session, user_id, key)
+            return await readable_conversation(session, user_id, key)
 
     async def get(self, user_id: str, key: str) -> tuple[Conversation, Sequence[Message]]:
         """A conversation with its active branch.
@@ -174,19 +174,27 @@ class Conversations:
             raise BadUserInput(f"At most {self._limits.conversations} conversations")
 
     async def replace(
-        self, user_id: str, key: str, draft: ConversationDraft, expected_version: int | None = None
+        self,
+        user_id: str,
+        key: str,
+        draft: ConversationDraft,
+        expected_version: int | None = None,
+        *,
+        owned_only: bool = False,
     ) -> tuple[Conversation, Sequence[Message]]:
         """Make the conversation what the draft says, messages included, as one branch.
 
         A message whose id, role and content are unchanged keeps its identity, run and usage; all others go, with
         their branches. An active run is cancelled. Times that the draft does not give stay as they are.
+        `owned_only`: for a transport to which what others share with the user does not exist.
 
         Raises:
             NotFound: the user has none of this id.
+            Forbidden: the user does not own it.
             Conflict: it is not at `expected_version`.
         """
         check_draft(draft, self._limits)
-        async with self._stopped(user_id, key, expected_version) as (session, conversation):
+        async with self._stopped(user_id, key, expected_version, owned_only) as (session, conversation):
             rows = await all_messages(session, conversation.id)
             known = {row.id: row for row in rows} | {row.external_id: row for row in rows if row.external_id}
             before, before_ids = conversation.message_count, {row.id for row in rows}
@@ -241,13 +249,15 @@ class Conversations:
             await tell_changed(session, conversation)
         return conversation
 
-    async def delete(self, user_id: str, key: str) -> str:
-        """Delete a conversation with its messages; an active run is cancelled. Returns its own id.
+    async def delete(self, user_id: str, key: str, *, owned_only: bool = False) -> str:
+        """Delete a conversation with its messages; an active run is cancelled. Returns its own id. `owned_only`: see
+        `replace`.
 
         Raises:
             NotFound: the user has none of this id.
+            Forbidden: the user does not own it.
         """
-        async with self._stopped(user_id, key, None) as (session, conversation):
+        async with self._stopped(user_id, key, None, owned_only) as (session, conversation):
             await tell_conversation(session, conversation, ChangeKind.DELETED, [conversation.id])
             await tell_viewers(session, conversation, ChangeKind.DELETED, conversation.id)
             await remove_members(session, conversation.id)
@@ -255,17 +265,19 @@ class Conversations:
             await delete_messages(session, conversation.id)
             await add_to_counters(session, user_id, conversations=-1, messages=-conversation.message_count)
             await session.delete(conversation)
-        Revocations.count += 1
         return conversation.id
 
     @asynccontextmanager
     async def _stopped(
-        self, user_id: str, key: str, expected_version: int | None
+        self, user_id: str, key: str, expected_version: int | None, owned_only: bool
     ) -> AsyncIterator[tuple[AsyncSession, Conversation]]:
         """A transaction on a conversation that no run is writing to."""
         while True:
             async with self._database.write() as session:
-                conversation = await allowed(session, user_id, key, MemberRole.OWNER)
+                if owned_only:
+                    conversation = await owned(session, user_id, key)
+                else:
+                    conversation = await allowed(session, user_id, key, MemberRole.OWNER)
                 _check_version(conversation, expected_version)
                 run = await active_run(session, conversation.id)
                 if run is None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 from errors import Unavailable
-from models.change import Change, audiences_since, changes_for, newest_change, oldest_change
+from models.change import Change, audiences_since, changes_for, forget_changes, newest_change, oldest_change
+from models.columns import utc_now
 from models.database import Database
 
 logger = logging.getLogger(__name__)
@@ -14,6 +16,9 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 """For what other processes change; what this one changes is told at once."""
 READ_AT_ONCE = 200
+SWEEP_SECONDS = 60.0
+FORGOTTEN_AT_ONCE = 1_000
+"""Rows deleted in one transaction: some 5 ms, so that nobody who writes waits for it."""
 
 
 class TooOld(Exception):
@@ -21,20 +26,40 @@ class TooOld(Exception):
 
 
 class Feed:
-    """One poll for all the followers of a process, and only while there are any."""
+    """One poll for all the followers of a process, while there are any. Changes are kept for `keep` seconds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keep: float) -> None:
         self._database = database
+        self._keep = keep
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._position = 0
         self._poke = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         database.on_changed = self._poke.set
+
+    def start(self) -> None:
+        """Begin to forget what is old."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="feed.sweep")
 
     async def now(self) -> int:
         """The cursor of this moment."""
         async with self._database.read() as session:
             return await newest_change(session)
+
+    @asynccontextmanager
+    async def arrivals(self, audience: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever something has happened to the audience, for as long as the block lasts."""
+        arrived = asyncio.Event()
+        waiters = self._waiters.setdefault(audience, set())
+        waiters.add(arrived)
+        try:
+            await self._start()
+            yield arrived
+        finally:
+            waiters.discard(arrived)
+            if not waiters:
+                del self._waiters[audience]
 
     async def follow(self, audience: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """The changes behind `after`, in batches of up to 200, for ever.
@@ -42,10 +67,7 @@ class Feed:
         Raises:
             TooOld: some of them are gone.
         """
-        arrived = asyncio.Event()
-        self._waiters.setdefault(audience, set()).add(arrived)
-        try:
-            await self._start()
+        async with self.arrivals(audience) as arrived:
             await self._check(after)
             while True:
                 arrived.clear()
@@ -56,11 +78,6 @@ class Feed:
                     yield changes
                 else:
                     await arrived.wait()
-        finally:
-            waiters = self._waiters[audience]
-            waiters.discard(arrived)
-            if not waiters:
-                del self._waiters[audience]
 
     async def _check(self, after: int) -> None:
         async with self._database.read() as session:
@@ -82,16 +99,44 @@ class Feed:
                     await self._poke.wait()
             self._poke.clear()
             try:
-                async with self._database.read() as session:
-                    self._position, audiences = await audiences_since(session, self._position, READ_AT_ONCE * 5)
+                await self._read_on()
             except Unavailable:
-                continue
+                await asyncio.sleep(POLL_SECONDS)
+            except Exception:
+                # A poller that ended would leave every follower waiting for ever.
+                logger.exception("the feed could not be read")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _read_on(self) -> None:
+        audiences: set[str] | None = None
+        while audiences is None or audiences:
+            async with self._database.read() as session:
+                self._position, audiences = await audiences_since(session, self._position, READ_AT_ONCE * 5)
             for audience in audiences:
                 for waiter in self._waiters.get(audience, ()):
                     waiter.set()
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(SWEEP_SECONDS, self._keep / 4))
+            try:
+                await self.forget()
+            except Unavailable:
+                logger.debug("old changes cannot be deleted now")
+            except Exception:
+                logger.exception("old changes could not be deleted")
+
+    async def forget(self) -> None:
+        """Delete what is older than is kept."""
+        before = utc_now() - timedelta(seconds=self._keep)
+        deleted = FORGOTTEN_AT_ONCE
+        while deleted == FORGOTTEN_AT_ONCE:
+            async with self._database.write() as session:
+                deleted = await forget_changes(session, before, FORGOTTEN_AT_ONCE)
+
     async def aclose(self) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._poller
+        for task in (self._poller, self._sweeper):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task

@@ -1,78 +1,99 @@
-"""Everything that happens in one conversation, or to one viewer: replayable behind a cursor, then live.
+"""Whatever a user follows for long: a run, who types, everything in one conversation, everything that is the viewer's.
+Each ends at once when the right to it does.
 
-A cursor is opaque: the last change that was seen and, for each answer under way, the last event of it. A client that
-comes back with it misses nothing, or is told to fetch again.
+What is told of a conversation or of a viewer is replayable behind a cursor, then live: a client that comes back with it
+misses nothing, or is told to fetch again.
 """
 
 import asyncio
-import base64
-import binascii
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
-from chat.access import readable
+from chat.access import Rights
 from chat.chats import Chats
+from chat.cursor import MAX_RUNS, Cursor
 from chat.events import RunEvent, RunFinished
 from chat.feed import Feed, TooOld
+from chat.gathering import Gathering
 from chat.typing import Typing, TypingNotice
 from errors import BadUserInput, NotFound
-from models.change import Change, ChangeKind
+from models.change import Change, ChangeKind, newest_change
+from models.conversation import Conversation
 from models.database import Database
+from models.member import readable_conversation
 from models.run import runs_writing
-
-BACKLOG = 32
-"""Happenings that wait for a slow reader; behind them the sources wait."""
-MAX_RUNS = 16
-
-
-@dataclass(slots=True)
-class Cursor:
-    """`runs`: the last seq seen of each answer under way, -1 before the first."""
-
-    change: int
-    runs: dict[str, int]
-
-    def encode(self) -> str:
-        parts = [str(self.change), *(f"{run_id}.{seq + 1}" for run_id, seq in self.runs.items())]
-        return base64.urlsafe_b64encode("~".join(parts).encode()).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str) -> "Cursor":
-        """
-        Raises:
-            BadUserInput: not a cursor of ours.
-        """
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
-            change, *runs = raw.split("~")
-            pairs = [pair.rsplit(".", 1) for pair in runs[:MAX_RUNS]]
-            return cls(_number(change), {run_id: _number(seq) - 1 for run_id, seq in pairs})
-        except (binascii.Error, ValueError):
-            raise BadUserInput("after is not a cursor", field="after") from None
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise ValueError(text)
-    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """`what` is a change, an event of a run, a notice of typing, or None: the cursor was too old, fetch again."""
+    """`audience` is the conversation's own id, or the viewer's. `what` is a change, an event of a run, a notice of
+    typing, or None: the cursor was too old, fetch again."""
 
+    audience: str
     cursor: str
     what: Change | RunEvent | TypingNotice | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Answers that have begun by `position`; `resync`: what was behind the cursor is no longer kept."""
+
+    position: int
+    run_ids: Sequence[str]
+    resync: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """There is no more of this answer."""
+
+    run_id: str
+
+
 class Happenings:
-    def __init__(self, database: Database, feed: Feed, chats: Chats, typing: Typing) -> None:
+    def __init__(self, database: Database, feed: Feed, rights: Rights, chats: Chats, typing: Typing) -> None:
         self._database = database
         self._feed = feed
+        self._rights = rights
         self._chats = chats
         self._typing = typing
+
+    async def of_run(self, user_id: str, run_id: str, after: int | None) -> AsyncGenerator[RunEvent, None]:
+        """The log of one run behind `after`; ends behind RunFinished.
+
+        Raises:
+            NotFound: no such run, or no part in its conversation any more.
+            BadUserInput: `after` is out of range.
+        """
+        conversation_id = (await self._chats.own_run(user_id, run_id)).conversation_id
+        async with aclosing(self._chats.follow(user_id, run_id, after)) as events:
+            if conversation_id is None:
+                async for event in events:
+                    yield event
+                return
+            async with self._rights.guard(user_id, conversation_id) as (guard, _), aclosing(guard.each(events)) as mine:
+                async for event in mine:
+                    yield event
+
+    async def of_typing(self, user_id: str, key: str | None) -> AsyncGenerator[TypingNotice, None]:
+        """Who types in a conversation, or, with none, in the legacy socket's broadcast.
+
+        Raises:
+            NotFound: no such conversation, or no part in it any more.
+        """
+        if key is None:
+            async with aclosing(self._typing.follow(user_id)) as notices:
+                async for notice in notices:
+                    yield notice
+            return
+        async with (
+            self._rights.guard(user_id, key) as (guard, conversation),
+            aclosing(self._typing.follow(user_id, conversation.id)) as notices,
+            aclosing(guard.each(notices)) as mine,
+        ):
+            async for notice in mine:
+                yield notice
 
     async def of_viewer(self, user_id: str, after: str | None) -> AsyncGenerator[Happening, None]:
         """What happens to the viewer, on any device.
@@ -80,17 +101,18 @@ class Happenings:
         Raises:
             BadUserInput: `after` is no cursor.
         """
-        cursor = Cursor.decode(after) if after is not None else Cursor(await self._feed.now(), {})
+        # Only the changes' part of it: no run's text is told here.
+        position = await self._feed.now() if after is None else Cursor.decode(after).change
         while True:
             try:
-                async with aclosing(self._feed.follow(user_id, cursor.change)) as batches:
+                async with aclosing(self._feed.follow(user_id, position)) as batches:
                     async for changes in batches:
                         for change in changes:
-                            cursor.change = change.id or 0
-                            yield Happening(cursor.encode(), change)
+                            position = change.id or position
+                            yield Happening(user_id, Cursor(position, {}).encode(), change)
             except TooOld:
-                cursor.change = await self._feed.now()
-                yield Happening(cursor.encode(), None)
+                position = await self._feed.now()
+                yield Happening(user_id, Cursor(position, {}).encode(), None)
 
     async def of_conversation(self, user_id: str, key: str, after: str | None) -> AsyncGenerator[Happening, None]:
         """What happens in a conversation; ends behind its deletion.
@@ -99,136 +121,148 @@ class Happenings:
             NotFound: no such conversation, or no part in it any more.
             BadUserInput: `after` is no cursor.
         """
-        conversation_id = await self._readable(user_id, key)
-        cursor = await self._begin(conversation_id, after)
-        async with _Gathering() as gathering:
-            for run_id, seq in list(cursor.runs.items()):
-                gathering.add(self._run(gathering, user_id, run_id, seq))
-            gathering.add(self._changes(gathering, conversation_id, cursor.change))
-            gathering.add(self._notices(gathering, user_id, conversation_id))
-            while True:
-                what = await gathering.next()
-                if isinstance(what, Change) and what.kind != ChangeKind.DELETED:
-                    await self._readable(user_id, conversation_id)
-                if isinstance(what, TypingNotice):
-                    await self._readable(user_id, conversation_id)
-                if isinstance(what, Change) and what.ref in gathering.runs:
-                    cursor.change = max(cursor.change, what.id or 0)
-                    continue
-                self._advance(cursor, what)
-                if isinstance(what, Change) and what.kind == ChangeKind.RUN:
-                    gathering.add(self._run(gathering, user_id, what.ref, -1))
-                    continue
-                if isinstance(what, _Resync):
-                    gathering.add(self._changes(gathering, conversation_id, what.now))
-                    yield Happening(cursor.encode(), None)
-                    continue
-                yield Happening(cursor.encode(), what)
-                if isinstance(what, Change) and what.kind == ChangeKind.DELETED:
-                    return
+        cursor = None if after is None else Cursor.decode(after)
+        async with self._rights.guard(user_id, key) as (guard, conversation), Gathering() as gathering:
+            following = _Following(self, user_id, conversation.id, gathering)
+            async with aclosing(following.each(cursor)) as all_of_it, aclosing(guard.each(all_of_it)) as mine:
+                async for happening in mine:
+                    yield happening
 
-    async def _begin(self, conversation_id: str, after: str | None) -> Cursor:
-        if after is not None:
-            return Cursor.decode(after)
-        # The position first: a run that begins between the two is then met twice rather than missed.
-        position = await self._feed.now()
+    async def moment(self, conversation_id: str) -> _Begun:
+        """The position of now, and the answers that are written. One snapshot: an answer whose beginning is behind the
+        position is not among them."""
         async with self._database.read() as session:
-            running = await runs_writing(session, conversation_id)
-        return Cursor(position, {run.id: -1 for run in running[-MAX_RUNS:]})
+            position = await newest_change(session)
+            return _Begun(position, [run.id for run in await runs_writing(session, conversation_id)])
 
-    @staticmethod
-    def _advance(cursor: Cursor, what: object) -> None:
-        if isinstance(what, Change):
-            cursor.change = max(cursor.change, what.id or 0)
-            if what.kind == ChangeKind.RUN:
-                cursor.runs.setdefault(what.ref, -1)
-        elif isinstance(what, _Resync):
-            cursor.change = what.now
-        elif isinstance(what, RunFinished):
-            cursor.runs.pop(what.run_id, None)
-        elif isinstance(what, RunEvent):
-            cursor.runs[what.run_id] = what.seq
+    async def changes(self, conversation_id: str, after: int) -> AsyncGenerator[Change, None]:
+        """
+        Raises:
+            TooOld
+        """
+        async with aclosing(self._feed.follow(conversation_id, after)) as batches:
+            async for changes in batches:
+                for change in changes:
+                    yield change
 
-    async def _readable(self, user_id: str, key: str) -> str:
+    def run_events(self, user_id: str, run_id: str, seq: int) -> AsyncGenerator[RunEvent, None]:
+        return self._chats.follow(user_id, run_id, None if seq < 0 else seq)
+
+    def notices(self, user_id: str, conversation_id: str) -> AsyncGenerator[TypingNotice, None]:
+        return self._typing.follow(user_id, conversation_id)
+
+    async def check(self, user_id: str, conversation_id: str) -> None:
+        """
+        Raises:
+            NotFound: the user has no part in it any more; not if it is gone itself, which is told on its own.
+        """
         async with self._database.read() as session:
-            conversation = await readable(session, user_id, key)
-        if conversation is None:
-            raise NotFound("对话不存在", field="conversationId")
-        return conversation.id
+            if await readable_conversation(session, user_id, conversation_id) is not None:
+                return
+            if await session.get(Conversation, conversation_id) is not None:
+                raise NotFound("对话不存在", field="conversationId")
 
-    async def _changes(self, gathering: "_Gathering", conversation_id: str, after: int) -> None:
-        try:
-            async with aclosing(self._feed.follow(conversation_id, after)) as batches:
-                async for changes in batches:
-                    for change in changes:
-                        await gathering.put(change)
-        except TooOld:
-            await gathering.put(_Resync(await self._feed.now()))
 
-    async def _run(self, gathering: "_Gathering", user_id: str, run_id: str, seq: int) -> None:
-        if run_id in gathering.runs:
-            return
-        gathering.runs.add(run_id)
+class _Following:
+    """One reader of one conversation: its sources, and a cursor that moves with what it has taken."""
+
+    def __init__(self, happenings: Happenings, user_id: str, conversation_id: str, gathering: Gathering) -> None:
+        self._happenings = happenings
+        self._user_id = user_id
+        self._id = conversation_id
+        self._gathering = gathering
+        self._cursor = Cursor(0, {})
+        self._followed: set[str] = set()
+        self._places = asyncio.Semaphore(MAX_RUNS)
+
+    async def each(self, cursor: Cursor | None) -> AsyncGenerator[Happening, None]:
+        if cursor is None:
+            now = await self._happenings.moment(self._id)
+            cursor = Cursor(now.position, dict.fromkeys(now.run_ids, -1))
+        self._cursor = cursor
+        for run_id, seq in cursor.runs.items():
+            await self._reserve(run_id)
+            self._gathering.add(self._run(run_id, seq))
+        self._gathering.add(self._changes(cursor.change))
+        self._gathering.add(self._notices())
+        while True:
+            what = await self._gathering.next()
+            if isinstance(what, Change) and what.kind == ChangeKind.CHANGED:
+                # Another process may have put the user out: what comes behind that change is not for them.
+                await self._happenings.check(self._user_id, self._id)
+            told, happening = self._take(what)
+            if told:
+                yield Happening(self._id, cursor.encode(), happening)
+            if isinstance(what, Change) and what.kind == ChangeKind.DELETED:
+                return
+
+    def _take(self, what: object) -> tuple[bool, Change | RunEvent | TypingNotice | None]:
+        """Move the cursor; whether the reader is told, and of what."""
+        cursor = self._cursor
+        match what:
+            case _Begun():
+                cursor.change = what.position
+                for run_id in what.run_ids:
+                    cursor.runs[run_id] = -1
+                    self._gathering.add(self._run(run_id, -1))
+                return what.resync, None
+            case _Over():
+                cursor.runs.pop(what.run_id, None)
+                self._followed.discard(what.run_id)
+                self._places.release()
+                return False, None
+            case Change():
+                cursor.change = what.id or cursor.change
+                return True, what
+            case RunFinished():
+                cursor.runs.pop(what.run_id, None)
+                return True, what
+            case RunEvent():
+                cursor.runs[what.run_id] = what.seq
+                return True, what
+            case TypingNotice():
+                return True, what
+        raise AssertionError(what)
+
+    async def _reserve(self, run_id: str) -> None:
+        self._followed.add(run_id)
+        await self._places.acquire()
+
+    async def _changes(self, after: int) -> None:
+        while True:
+            try:
+                async with aclosing(self._happenings.changes(self._id, after)) as changes:
+                    async for change in changes:
+                        if change.kind == ChangeKind.RUN:
+                            await self._begin(change.id or 0, [change.ref])
+                        else:
+                            await self._gathering.put(change)
+            except TooOld:
+                now = await self._happenings.moment(self._id)
+                after = now.position
+                await self._begin(after, now.run_ids, resync=True)
+
+    async def _begin(self, position: int, run_ids: Sequence[str], *, resync: bool = False) -> None:
+        fresh = [run_id for run_id in run_ids if run_id not in self._followed]
+        for run_id in fresh:
+            await self._reserve(run_id)
+        await self._gathering.put(_Begun(position, fresh, resync))
+
+    async def _run(self, run_id: str, seq: int) -> None:
         try:
-            async with aclosing(self._chats.follow(user_id, run_id, None if seq < 0 else seq)) as events:
+            async with aclosing(self._happenings.run_events(self._user_id, run_id, seq)) as events:
                 async for event in events:
-                    await gathering.put(event)
+                    await self._gathering.put(event)
         except (NotFound, BadUserInput):
             # The conversation went with the run, or the cursor is a forged one: the changes say what there is.
-            return
+            pass
+        await self._gathering.put(_Over(run_id))
 
-    async def _notices(self, gathering: "_Gathering", user_id: str, conversation_id: str) -> None:
-        async with aclosing(self._typing.follow(user_id, conversation_id)) as notices:
-            async for notice in notices:
-                await gathering.put(notice)
-
-
-@dataclass(frozen=True, slots=True)
-class _Resync:
-    now: int
-
-
-class _Gathering:
-    """Several sources as one stream with a bound; the first source that fails ends it."""
-
-    def __init__(self) -> None:
-        self.runs: set[str] = set()
-        self._queue: asyncio.Queue[object] = asyncio.Queue(BACKLOG)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-
-    async def __aenter__(self) -> "_Gathering":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def add(self, source: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(source)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self._failed.done():
-            self._failed.set_result(error)
-
-    async def put(self, what: object) -> None:
-        await self._queue.put(what)
-
-    async def next(self) -> Any:
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        getting = asyncio.create_task(self._queue.get())
-        waiting: set[asyncio.Future[Any]] = {getting, self._failed}
+    async def _notices(self) -> None:
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not getting.done():
-                getting.cancel()
-        if getting.done() and not getting.cancelled():
-            return getting.result()
-        raise self._failed.result()
+            async with aclosing(self._happenings.notices(self._user_id, self._id)) as notices:
+                async for notice in notices:
+                    await self._gathering.put(notice)
+        except NotFound:
+            # Deleted a moment ago, which is told on its own.
+            return

@@ -1,12 +1,12 @@
 """Several people and the model in one conversation."""
 
-from chat.access import Revocations, allowed, readable
+from chat.access import allowed
 from chat.changes import tell_changed, tell_conversation, tell_viewers
-from errors import BadUserInput, Conflict, Forbidden, NotFound
+from errors import BadUserInput, Conflict, NotFound
 from models.change import ChangeKind
 from models.conversation import Conversation
-from models.database import Database
-from models.member import Member, MemberRole, count_members, remove_members, role_in
+from models.database import Database, mark_revoked
+from models.member import Member, MemberRole, count_members, remove_members
 from models.user import user_by_name
 
 MAX_MEMBERS = 50
@@ -43,7 +43,6 @@ class Members:
             session.add(member)
             await session.flush()
             await tell_changed(session, conversation)
-        Revocations.count += 1
         return conversation
 
     async def remove(self, user_id: str, key: str, other_id: str) -> Conversation:
@@ -55,17 +54,14 @@ class Members:
             BadUserInput: the owner cannot leave.
         """
         async with self._database.write() as session:
-            conversation = await readable(session, user_id, key)
-            if conversation is None:
-                raise NotFound("对话不存在")
+            least = MemberRole.VIEWER if other_id == user_id else MemberRole.OWNER
+            conversation = await allowed(session, user_id, key, least)
             if other_id == conversation.owner_id:
                 raise BadUserInput("The owner cannot leave; delete the conversation instead", field="userId")
-            if other_id != user_id and await role_in(session, user_id, conversation) is not MemberRole.OWNER:
-                raise Forbidden("Only the owner puts others out")
             if await session.get(Member, (conversation.id, other_id)) is None:
                 raise NotFound("No such member", field="userId")
             await remove_members(session, conversation.id, other_id)
+            mark_revoked(session, conversation.id, other_id)
             await tell_conversation(session, conversation, ChangeKind.CHANGED, [conversation.id])
             await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id, also=[other_id])
-        Revocations.count += 1
         return conversation

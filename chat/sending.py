@@ -16,20 +16,21 @@ from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_mo
 from chat.jobs import Work
 from chat.keys import KeyTaken, check_key
 from chat.unbroken import unbroken
-from errors import BadUserInput, ChatError, Conflict, NotFound, RunActive
+from errors import BadUserInput, ChatError, Conflict, NotFound, RateLimited, RunActive
 from models.change import ChangeKind
 from models.columns import utc_now
 from models.conversation import Conversation
 from models.database import Database
 from models.member import MemberRole
-from models.message import Message, MessageStatus, message_in, messages_of, path_to
+from models.message import Message, MessageStatus, message_in, messages_of, on_path, path_to
 from models.run import Run, RunStatus, run_by_key, runs_writing
 from providers.base import Role, Turn
 from providers.catalog import Catalog
 
 HISTORY = 400
 """Messages read back for a prompt: more than any window here holds, so that a long conversation costs no more."""
-
+MAX_WRITING = 16
+"""Answers under way in one conversation, whoever asked for them: a cursor of conversationEvents names each."""
 
 Placing = Callable[[AsyncSession], Awaitable[tuple[Conversation, Message | None, str | None]]]
 """Finds, inside the transaction, where the new messages go: the conversation, what they stand under, and the question's
@@ -69,7 +70,9 @@ class Sendings:
 
         async def place(session: AsyncSession) -> tuple[Conversation, Message | None, str | None]:
             conversation = await allowed(session, user_id, conversation_id, MemberRole.EDITOR)
-            parent = await _message(session, conversation, parent_id or conversation.head_id, "parentId")
+            parent = await _message(
+                session, conversation, conversation.head_id if parent_id is None else parent_id, "parentId"
+            )
             return conversation, parent, content
 
         return await self._once(user_id, asking, place)
@@ -132,6 +135,9 @@ class Sendings:
             parent = answer.parent_id if answer is not None and answer.parent_id is not None else ""
             question = (await messages_of(session, user_id, [parent])).get(parent)
         if question is None:
+            if run.conversation_id is not None:
+                # The message was deleted, or the user was put out of the conversation.
+                raise NotFound("The first result of this idempotencyKey is gone", field="idempotencyKey")
             raise Conflict("This idempotencyKey was used for something else", field="idempotencyKey")
         return question, self._engine.live(run)
 
@@ -167,15 +173,15 @@ class Sendings:
 
         Raises:
             RunActive: there is one, and waiting was not asked for.
+            RateLimited: so many are written in the conversation already.
         """
         runs = await runs_writing(session, conversation.id)
-        if not runs or parent is None:
-            return None
-        above = {message.id for message in await path_to(session, parent.id, parent.depth + 1)}
-        running = [run for run in runs if run.message_id in above]
-        if running and not queue:
+        if len(runs) >= MAX_WRITING:
+            raise RateLimited(f"At most {MAX_WRITING} answers at a time in one conversation", retry_after=2)
+        before = None if parent is None else await _nearest(session, runs, parent.id)
+        if before is not None and not queue:
             raise RunActive
-        return running[-1] if running else None
+        return before
 
     async def _lay(
         self,
@@ -232,9 +238,13 @@ class Sendings:
         """Take over a run of a dead process that had not come to a word. False: it cannot be answered here."""
         try:
             candidates = self._catalog.candidates(run.requested_model)
+            async with self._database.read() as session:
+                runs = await runs_writing(session, run.conversation_id or "")
+                first = await _nearest(session, [other for other in runs if other.id != run.id], run.message_id or "")
+            behind = None if first is None else partial(self._engine.wait_for_end, first)
             with self._engine.place(run.user_id) as place:
                 run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
-                self._engine.launch(place, run, Work(partial(self._prompt, run), candidates), before)
+                self._engine.launch(place, run, Work(partial(self._prompt, run), candidates, behind), before)
         except ChatError:
             return False
         return True
@@ -249,6 +259,13 @@ async def _message(
     if message is None:
         raise NotFound("No such message", field=field)
     return message
+
+
+async def _nearest(session: AsyncSession, runs: Sequence[Run], message_id: str) -> Run | None:
+    """Of runs under way the last that writes above the message, or the message itself."""
+    writing = {run.message_id: run for run in runs if run.message_id is not None}
+    above = await on_path(session, message_id, list(writing)) if writing else ()
+    return writing[above[-1]] if above else None
 
 
 def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:

@@ -11,7 +11,7 @@ from auth.accounts import Viewer
 from errors import TokenMissing
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
-from models.message import Message, messages_of
+from models.message import Message, messages_of, siblings_of
 from models.run import Run, active_runs, runs_of
 from models.user import User, users_by_ids
 from services import Services
@@ -29,6 +29,7 @@ class Context:
     members: DataLoader[str, list[Member] | None] = field(init=False)
     roles: DataLoader[str, MemberRole | None] = field(init=False)
     messages: DataLoader[str, Message | None] = field(init=False)
+    siblings: DataLoader[Message, list[Message]] = field(init=False)
     runs: DataLoader[str, Run | None] = field(init=False)
     active_runs: DataLoader[str, Run | None] = field(init=False)
     users: DataLoader[str, User | None] = field(init=False)
@@ -52,6 +53,11 @@ class Context:
             async with database.read() as session:
                 return _in_order(ids, await messages_of(session, self.user_id, ids))
 
+        async def load_siblings(rows: list[Message]) -> list[list[Message]]:
+            async with database.read() as session:
+                found = await siblings_of(session, rows)
+            return [found[row.id] for row in rows]
+
         async def load_runs(ids: list[str]) -> list[Run | None]:
             async with database.read() as session:
                 found = await runs_of(session, self.user_id, ids)
@@ -71,6 +77,7 @@ class Context:
         self.members = _loader(load_members)
         self.roles = _loader(load_roles)
         self.messages = _loader(load_messages)
+        self.siblings = DataLoader(load_siblings, cache=False)
         self.runs = _loader(load_runs)
         self.active_runs = _loader(load_active_runs)
         self.users = _loader(load_users)

@@ -100,13 +100,9 @@ class HappeningSubscription:
     ) -> AsyncGenerator[ConversationEvent, None]:
         context = info.context
         follow = context.services.happenings.of_conversation(context.user_id, conversation_id, after)
-        own_id: str | None = None
         async with aclosing(follow) as happenings:
             async for happening in happenings:
-                if own_id is None:
-                    row = await context.services.conversations.find(context.user_id, conversation_id)
-                    own_id = conversation_id if row is None else row.id
-                event = await _in_conversation(context, ID(own_id), happening)
+                event = await _in_conversation(context, ID(happening.audience), happening)
                 if event is not None:
                     yield event
 

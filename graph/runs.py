@@ -117,6 +117,6 @@ class RunSubscription:
         ] = None,
     ) -> AsyncGenerator[RunEvent, None]:
         context = info.context
-        async with aclosing(context.services.chats.follow(context.user_id, run_id, after)) as events:
+        async with aclosing(context.services.happenings.of_run(context.user_id, run_id, after)) as events:
             async for event in events:
                 yield to_graph(event)

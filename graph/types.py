@@ -215,9 +215,7 @@ class Message(Node):
 
     @strawberry.field(description="Edits and regenerations of the same place, this one included, oldest first.")
     async def siblings(self, info: Info) -> list[Message]:
-        async with info.context.services.database.read() as session:
-            rows = await messages.siblings_of(session, self.row)
-        return [Message.of(row) for row in rows]
+        return [Message.of(row) for row in await info.context.siblings.load(self.row)]
 
 
 @strawberry.type
@@ -234,7 +232,6 @@ class MessageConnection:
 
 @strawberry.type
 class Conversation(Node):
-    external_id: str | None
     title: str
     model: str
     system_prompt: str | None
@@ -250,7 +247,6 @@ class Conversation(Node):
     def of(cls, row: conversations.Conversation) -> Conversation:
         return cls(
             id=ID(row.id),
-            external_id=row.external_id,
             title=row.title,
             model=row.model,
             system_prompt=row.system_prompt,
@@ -262,6 +258,10 @@ class Conversation(Node):
             message_count=row.message_count,
             row=row,
         )
+
+    @strawberry.field(description="The id that the owner's client chose; null for the other members.")
+    async def external_id(self, info: Info) -> str | None:
+        return self.row.external_id if self.row.owner_id == info.context.user_id else None
 
     @strawberry.field(description="The active branch, oldest first.")
     async def messages(
@@ -319,7 +319,7 @@ async def load_conversation(context: Context, conversation_id: str | None) -> Co
 
 
 async def load_run(context: Context, run_id: str) -> Run | None:
-    """The run, if the viewer caused it."""
+    """The run, if the viewer caused it or has a part in its conversation."""
     row = None if context.viewer is None else await context.runs.load(run_id)
     return None if row is None else Run.of(row, context)
 

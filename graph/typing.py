@@ -46,7 +46,7 @@ class TypingSubscription:
         info: Info,
         conversation_id: Annotated[ID | None, strawberry.argument(description="Null: the broadcast.")] = None,
     ) -> AsyncGenerator[TypingEvent, None]:
-        follow = info.context.services.typing.follow(info.context.user_id, conversation_id)
+        follow = info.context.services.happenings.of_typing(info.context.user_id, conversation_id)
         async with aclosing(follow) as notices:
             async for notice in notices:
                 yield TypingEvent(

@@ -64,7 +64,10 @@ async def audiences_since(session: AsyncSession, after: int, limit: int) -> tupl
     return after, audiences
 
 
-async def forget_changes(session: AsyncSession, before: datetime) -> None:
-    """The newest row always stays: the others' age is judged by it."""
+async def forget_changes(session: AsyncSession, before: datetime, limit: int) -> int:
+    """Delete up to `limit` of those that are older, and say how many. The newest always stays: a cursor is judged by
+    what is left."""
     newest = select(func.max(Change.id)).scalar_subquery()
-    await session.exec(delete(Change).where(col(Change.at) < before, col(Change.id) < newest))
+    old = select(Change.id).where(col(Change.at) < before, col(Change.id) < newest)
+    result = await session.exec(delete(Change).where(col(Change.id).in_(old.order_by(col(Change.id)).limit(limit))))
+    return result.rowcount

@@ -19,12 +19,17 @@ READERS = 8
 """Each is a thread; a read takes 0.1 to 1 ms, so 8 are far more than one event loop can ask of."""
 
 
-CHANGED = "changed"
+CHANGED, REVOKED = "changed", "revoked"
 
 
 def mark_changed(session: AsyncSession) -> None:
     """When this transaction is committed, `Database.on_changed` is called."""
     session.info[CHANGED] = True
+
+
+def mark_revoked(session: AsyncSession, conversation_id: str, user_id: str) -> None:
+    """When this transaction is committed, `Database.on_revoked` is called: the user has no part in it any more."""
+    session.info.setdefault(REVOKED, []).append((conversation_id, user_id))
 
 
 class Database:
@@ -37,6 +42,7 @@ class Database:
         self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
         self._write_lock = asyncio.Lock()
         self.on_changed: Callable[[], None] | None = None
+        self.on_revoked: Callable[[str, str], None] | None = None
 
     @staticmethod
     def _engine(path: Path, size: int, begin: str) -> AsyncEngine:
@@ -87,6 +93,9 @@ class Database:
                 session.begin(),
             ):
                 yield session
+        if self.on_revoked is not None:
+            for conversation_id, user_id in session.info.get(REVOKED, ()):
+                self.on_revoked(conversation_id, user_id)
         if session.info.get(CHANGED) and self.on_changed is not None:
             self.on_changed()
 

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.columns import Millis, utc_now
-from models.conversation import Conversation, ConversationFilter, Span, matching
+from models.conversation import Conversation, ConversationFilter, Span, conversation_of, matching
 
 
 class MemberRole(StrEnum):
@@ -73,11 +73,11 @@ async def remove_members(session: AsyncSession, conversation_id: str, user_id: s
     await session.exec(query if user_id is None else query.where(col(Member.user_id) == user_id))
 
 
-async def shared_conversation(session: AsyncSession, user_id: str, conversation_id: str) -> Conversation | None:
-    """A conversation that somebody else owns, if the user is a member of it."""
-    query = select(Conversation).join(Member, col(Member.conversation_id) == col(Conversation.id))
-    query = query.where(Conversation.id == conversation_id, Member.user_id == user_id)
-    return (await session.exec(query)).first()
+async def readable_conversation(session: AsyncSession, user_id: str, key: str) -> Conversation | None:
+    """One in which the user has a part, by its own id; else one that the user owns, by the id that the user's client
+    gave it."""
+    query = select(Conversation).where(Conversation.id == key, readable_by(user_id))
+    return (await session.exec(query)).first() or await conversation_of(session, user_id, key)
 
 
 async def shared_conversations(

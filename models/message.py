@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, Index, UniqueConstraint, delete, func, literal, update
+from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, func, literal, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -91,6 +91,18 @@ async def path_to(session: AsyncSession, message_id: str, limit: int) -> Sequenc
     return (await session.exec(query)).all()
 
 
+async def on_path(session: AsyncSession, message_id: str, among: Sequence[str]) -> Sequence[str]:
+    """Those of `among` that are the message or stand above it, the nearest to the root first. Reads no texts."""
+    step = (
+        select(Message.id, Message.parent_id, Message.depth)
+        .where(Message.id == message_id)
+        .cte("above", recursive=True)
+    )
+    above = select(Message.id, Message.parent_id, Message.depth).join(step, col(Message.id) == step.c.parent_id)
+    path = step.union_all(above)
+    return list(await session.exec(select(path.c.id).where(path.c.id.in_(among)).order_by(path.c.depth)))
+
+
 async def inactive_path(session: AsyncSession, message_id: str) -> Sequence[Message]:
     """From the first ancestor that is not on the active branch down to the message; empty when it is active itself."""
     step = (
@@ -152,12 +164,16 @@ async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[
     return (await session.exec(query.order_by(col(Message.depth), col(Message.id)))).all()
 
 
-async def siblings_of(session: AsyncSession, message: Message) -> Sequence[Message]:
-    """The messages with the same parent, this one included, oldest first."""
-    query = select(Message).where(
-        Message.conversation_id == message.conversation_id, Message.parent_id == message.parent_id
-    )
-    return (await session.exec(query.order_by(col(Message.id)))).all()
+async def siblings_of(session: AsyncSession, messages: Sequence[Message]) -> dict[str, list[Message]]:
+    """For each of these messages those with the same parent, itself included, the oldest first; by one statement."""
+    parents = {message.parent_id for message in messages if message.parent_id is not None}
+    roots = {message.conversation_id for message in messages if message.parent_id is None}
+    root = and_(col(Message.conversation_id).in_(roots), col(Message.parent_id).is_(None))
+    query = select(Message).where(or_(col(Message.parent_id).in_(parents), root))
+    families: dict[tuple[str, str | None], list[Message]] = {}
+    for row in await session.exec(query.order_by(col(Message.id))):
+        families.setdefault((row.conversation_id, row.parent_id), []).append(row)
+    return {message.id: families.get((message.conversation_id, message.parent_id), []) for message in messages}
 
 
 async def delete_messages(session: AsyncSession, conversation_id: str, ids: Sequence[str] | None = None) -> None:

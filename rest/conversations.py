@@ -86,7 +86,7 @@ async def replace_conversation(
     Raises:
         NotFound, BadUserInput
     """
-    replaced = await services.conversations.replace(viewer.id, conversation_id, _draft(body, None))
+    replaced = await services.conversations.replace(viewer.id, conversation_id, _draft(body, None), owned_only=True)
     return _answer(whole_of(*replaced), viewer.id)
 
 
@@ -96,7 +96,7 @@ async def delete_conversation(conversation_id: str, viewer: Signed, services: Se
     Raises:
         NotFound
     """
-    await services.conversations.delete(viewer.id, conversation_id)
+    await services.conversations.delete(viewer.id, conversation_id, owned_only=True)
     return Deleted(message="对话已删除")
 
 
