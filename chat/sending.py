@@ -162,14 +162,14 @@ class Sendings:
                     )
                 )
                 question = await self._lay(session, conversation, parent, content, user_id, run)
-            behind = None if before is None else partial(self._engine.wait_for_end, before)
+            behind = partial(self._wait_for, before) if before else None
             self._engine.launch(reserved, run, Work(partial(self._prompt, run), candidates, behind))
         return question, run
 
     async def _before(
         self, session: AsyncSession, conversation: Conversation, parent: Message | None, queue: bool
-    ) -> Run | None:
-        """The run that writes in the branch of `parent`, to wait for.
+    ) -> Sequence[Run]:
+        """The runs that write in the branch of `parent`, to wait for.
 
         Raises:
             RunActive: there is one, and waiting was not asked for.
@@ -178,10 +178,15 @@ class Sendings:
         runs = await runs_writing(session, conversation.id)
         if len(runs) >= MAX_WRITING:
             raise RateLimited(f"At most {MAX_WRITING} answers at a time in one conversation", retry_after=2)
-        before = None if parent is None else await _nearest(session, runs, parent.id)
-        if before is not None and not queue:
+        before = () if parent is None else await _above(session, runs, parent.id)
+        if before and not queue:
             raise RunActive
         return before
+
+    async def _wait_for(self, runs: Sequence[Run]) -> None:
+        # Each of them: the last may be cancelled while the first is still writing.
+        for run in runs:
+            await self._engine.wait_for_end(run)
 
     async def _lay(
         self,
@@ -240,8 +245,9 @@ class Sendings:
             candidates = self._catalog.candidates(run.requested_model)
             async with self._database.read() as session:
                 runs = await runs_writing(session, run.conversation_id or "")
-                first = await _nearest(session, [other for other in runs if other.id != run.id], run.message_id or "")
-            behind = None if first is None else partial(self._engine.wait_for_end, first)
+                others = [other for other in runs if other.id != run.id]
+                first = await _above(session, others, run.message_id or "")
+            behind = partial(self._wait_for, first) if first else None
             with self._engine.place(run.user_id) as place:
                 run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
                 self._engine.launch(place, run, Work(partial(self._prompt, run), candidates, behind), before)
@@ -261,11 +267,11 @@ async def _message(
     return message
 
 
-async def _nearest(session: AsyncSession, runs: Sequence[Run], message_id: str) -> Run | None:
-    """Of runs under way the last that writes above the message, or the message itself."""
+async def _above(session: AsyncSession, runs: Sequence[Run], message_id: str) -> Sequence[Run]:
+    """Of runs under way those that write above the message, or the message itself, the nearest to the root first."""
     writing = {run.message_id: run for run in runs if run.message_id is not None}
     above = await on_path(session, message_id, list(writing)) if writing else ()
-    return writing[above[-1]] if above else None
+    return [writing[found] for found in above]
 
 
 def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:
