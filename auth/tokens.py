@@ -62,9 +62,9 @@ class Tokens:
             )
         except ExpiredSignatureError:
             raise TokenExpired from None
-        except (JWTError, ValueError, TypeError, AttributeError, RecursionError):
+        except (JWTError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
             raise TokenInvalid from None
-        if claims.get("typ") != KIND:
+        if claims.get("typ") != KIND or not claims["sub"]:
             raise TokenInvalid
         return Claims(str(claims["sub"]), str(claims.get("jti", "")), int(claims["exp"]))
 
