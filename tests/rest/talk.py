@@ -21,7 +21,7 @@ SLOW = "scripted:every=0.05,words=1000"
 """A model whose answer takes 50 s."""
 
 
-def message(content: str = "hello", **fields: Any) -> Json:
+def message(content: Any = "hello", **fields: Any) -> Json:
     return {"id": "msg1", "content": content, "role": "user", "timestamp": 1697467200000, **fields}
 
 
@@ -39,7 +39,7 @@ def conversation(**fields: Any) -> Json:
     return body | fields
 
 
-def question(content: str = "hello there", model: str = "scripted", **fields: Any) -> Json:
+def question(content: Any = "hello there", model: Any = "scripted", **fields: Any) -> Json:
     """A body for POST /api/chat."""
     return {"messages": [message(content)], "model": model, **fields}
 

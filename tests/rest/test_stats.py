@@ -42,7 +42,7 @@ async def test_tokens_of_every_run_the_user_caused(server: Server, client: httpx
 
     async def grown() -> int:
         nonlocal total
-        before, total = total, (await stats(client, account))["total_tokens"]
+        before, total = total, int((await stats(client, account))["total_tokens"])
         return total - before
 
     plain = await client.post("/api/chat", json=question(model="scripted:text=a,usage=7/5"), headers=account.headers)
