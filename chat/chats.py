@@ -14,7 +14,7 @@ from chat.generation import Prompt
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
 from chat.log import RunLog
 from chat.unbroken import unbroken
-from errors import BadUserInput, Conflict, NotFound, RunActive, error_for
+from errors import BadUserInput, Conflict, NotFound, RunActive, Unavailable, error_for
 from models.columns import utc_now
 from models.conversation import Conversation
 from models.database import Database
@@ -295,4 +295,6 @@ def raise_failure(finished: RunFinished) -> None:
         return
     if finished.error is not None:
         raise error_for(finished.error.code, finished.error.message, finished.error.retry_after)
-    raise Conflict("The answer was cancelled" if finished.status is RunStatus.CANCELLED else "The answer was cut off")
+    if finished.status is RunStatus.CANCELLED:
+        raise Conflict("The answer was cancelled")
+    raise Unavailable("The server stopped before the answer was whole; try again", retry_after=2)

@@ -155,6 +155,26 @@ async def test_a_connection_that_breaks_ends_the_run(server: Server, account: Ac
     await _ended(server, account, "CANCELLED")
 
 
+@pytest.mark.parametrize("grace", ["0", "5"])
+async def test_a_stop_lets_answers_end_within_the_grace_and_tells_the_others_503(
+    start_server: StartServer, grace: str
+) -> None:
+    server = start_server(SHUTDOWN_GRACE_SECONDS=grace)
+    account = register_on(server)
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        body = question(model="scripted:text=a,wait=1.5,text=b")
+        asking = asyncio.create_task(client.post(PATH, json=body, headers=account.headers))
+        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        answer = await asking
+        await stopping
+    if grace == "0":
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+    else:
+        assert (answer.status_code, answer.json()["content"]) == (200, "ab")
+
+
 async def test_a_debug_line_tells_user_and_number_of_messages_never_text(start_server: StartServer) -> None:
     server = start_server(LOG_LEVEL="debug")
     account = register_on(server)

@@ -60,11 +60,13 @@ def test_a_failure_is_an_error_with_the_codes_of_graphql() -> None:
     }
 
 
-@pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.INTERRUPTED])
-def test_a_run_that_was_stopped_is_no_success(status: RunStatus) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"), [(RunStatus.CANCELLED, "CONFLICT"), (RunStatus.INTERRUPTED, "UNAVAILABLE")]
+)
+def test_a_run_that_was_stopped_is_no_success(status: RunStatus, code: str) -> None:
     frame = frame_of(finished(status))
     assert frame is not None
-    assert frame["type"] == "error"
+    assert (frame["type"], frame["code"]) == ("error", code)
 
 
 def test_complete_has_tokens_and_model() -> None:
