@@ -18,10 +18,11 @@ RETRY = 0.2  # seconds
 CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
 # llama.cpp finds out that a client has gone when it writes to it, and while it reads a prompt it writes only progress.
 # Cancelled in a prompt of 3,500 tokens, the slot was idle after 0.3–1 s with this, and after 40 s without.
+SEE_US_LEAVE = {"return_progress": True}
+
 # A model this small says one sentence for ever now and then: the DRY sampler ended that in all of our prompts, where a
 # repetition penalty drove it into other languages.
 NO_LOOPS = {"dry_multiplier": 0.8}
-SEE_US_LEAVE = {"return_progress": True}
 
 
 class LocalProvider:
