@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from auth.accounts import Viewer
 from auth.tokens import bearer
-from errors import BadUserInput, ChatError
+from errors import BadUserInput, ChatError, Unauthenticated
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import Operation, RequestRefused, Runner
@@ -37,10 +37,13 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
     except _Refused as refused:
         return _respond({"errors": [format_chat_error(refused.error)]}, JSON, refused.status, refused.headers)
     except RequestRefused as refused:
+        if refused.malformed:
+            return _respond({"errors": refused.errors}, GRAPHQL_JSON if kind == GRAPHQL_JSON else JSON, 400)
         # 200 for application/json: older clients take any other status for a broken network.
         return _respond({"errors": refused.errors}, kind, 400 if kind == GRAPHQL_JSON else 200)
     except ChatError as error:
-        return _respond({"errors": [format_chat_error(error)]}, kind, 401 if kind == GRAPHQL_JSON else 200)
+        status = 401 if isinstance(error, Unauthenticated) else 503
+        return _respond({"errors": [format_chat_error(error)]}, kind, status if kind == GRAPHQL_JSON else 200)
     except (ClientDisconnect, ClientLeft):
         return Response(status_code=499)
     context = Context(services, viewer)
