@@ -70,6 +70,11 @@ class Chats:
         self._catalog = catalog
         self._limits = limits
 
+    @property
+    def limits(self) -> InputLimits:
+        """What a prompt has to keep to."""
+        return self._limits
+
     async def send_message(self, user_id: str, sending: Sending) -> tuple[Message, Run]:
         """Store the message, start a run for its answer, return at once.
 

@@ -10,7 +10,7 @@ from rest.exchange import MEMORY_MESSAGES, MEMORY_TOKENS, Asked, Line, Memory
 
 
 def test_memory_is_the_exchange_in_order() -> None:
-    memory = Memory()
+    memory = Memory(2_000, 100_000)
     memory.remember("q1", "a1")
     memory.remember("q2", "a2")
     assert [(turn.role, turn.content) for turn in memory.turns()] == [
@@ -22,13 +22,13 @@ def test_memory_is_the_exchange_in_order() -> None:
 
 
 def test_memory_leaves_out_what_was_never_answered() -> None:
-    memory = Memory()
+    memory = Memory(2_000, 100_000)
     memory.remember("q1", " \n")
     assert memory.turns() == []
 
 
 def test_memory_is_bounded_in_messages() -> None:
-    memory = Memory()
+    memory = Memory(2_000, 100_000)
     for number in range(MEMORY_MESSAGES * 2):
         memory.remember(f"q{number}", "a")
     turns = memory.turns()
@@ -37,7 +37,7 @@ def test_memory_is_bounded_in_messages() -> None:
 
 
 def test_memory_is_bounded_in_tokens_and_so_in_characters() -> None:
-    memory = Memory()
+    memory = Memory(2_000, 100_000)
     for number in range(20):
         memory.remember(f"{number} " + "x" * 5_000, "答" * 500)
         assert sum(estimate_tokens(turn.content) for turn in memory.turns()) <= MEMORY_TOKENS
@@ -45,12 +45,24 @@ def test_memory_is_bounded_in_tokens_and_so_in_characters() -> None:
 
 
 def test_memory_forgets_an_exchange_that_is_too_long_on_its_own() -> None:
-    memory = Memory()
+    memory = Memory(2_000, 100_000)
     memory.remember("q", "a")
     memory.remember("q", "x" * 400_000)
     assert memory.turns() == []
     memory.remember("q", "b")
     assert [turn.content for turn in memory.turns()] == ["q", "b"]
+
+
+def test_memory_keeps_to_what_a_prompt_may_hold() -> None:
+    memory = Memory(messages=4, chars=5)
+    for number in range(3):
+        memory.remember(f"q{number}", "a")
+    assert [turn.content for turn in memory.turns()] == ["q2", "a"]
+    memory.remember("q3", "123456")
+    assert memory.turns() == []
+    memory = Memory(messages=1, chars=5)
+    memory.remember("q", "a")
+    assert memory.turns() == []
 
 
 async def test_line_holds_one_and_four_waiting() -> None:

@@ -64,6 +64,13 @@ async def test_mode_open_has_no_guests(start_server: StartServer) -> None:
             assert text_of(await socket.chat("a b c d e")) == "a b c d e "
 
 
+async def test_what_it_remembers_never_refuses_the_next_chat(start_server: StartServer) -> None:
+    server = start_server(MAX_MESSAGE_CHARS="10", MAX_CHAT_MESSAGES="4")
+    async with legacy(server, GUEST) as socket:
+        for content in ["x" * 10] * 3 + ["hi"] * 6:
+            assert text_of(await socket.chat(content)) == f"{content} "
+
+
 async def test_too_many_sockets_are_closed_1013(start_server: StartServer) -> None:
     server = start_server(**LIMITED, SOCKETS="2", GUEST_SOCKETS="1")
     account = register_on(server)
