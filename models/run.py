@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint, delete, update
+from sqlalchemy import JSON, Column, Index, UniqueConstraint, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -81,11 +81,6 @@ async def runs_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -> di
     return {run.id: run for run in await session.exec(query)}
 
 
-async def run_by_id(session: AsyncSession, run_id: str) -> Run | None:
-    """For the engine alone: not scoped to a user."""
-    return await session.get(Run, run_id)
-
-
 async def active_run(session: AsyncSession, conversation_id: str) -> Run | None:
     query = select(Run).where(Run.conversation_id == conversation_id, col(Run.status).in_(ACTIVE))
     return (await session.exec(query.order_by(col(Run.id).desc()))).first()
@@ -138,15 +133,6 @@ async def detach_runs(session: AsyncSession, conversation_id: str) -> None:
     """Let runs outlive their conversation: their usage counts for ever."""
     await session.exec(
         update(Run).where(col(Run.conversation_id) == conversation_id).values(conversation_id=None, message_id=None)
-    )
-
-
-async def prune_stateless(session: AsyncSession, before: datetime) -> None:
-    """Forget finished stateless runs older than `before`; their tokens are in the users' counters."""
-    await session.exec(
-        delete(Run).where(
-            col(Run.conversation_id).is_(None), col(Run.status).not_in(ACTIVE), col(Run.created_at) < before
-        )
     )
 
 
