@@ -6,13 +6,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import rest.routes
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 import graph.routes
+import rest.routes
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.tokens import Tokens
@@ -124,7 +124,10 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         StartError: one line that names what to set.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"DATA_DIR: cannot make {settings.data_dir} ({error.strerror})") from error
     await asyncio.to_thread(migrate, settings.database_path)
     async with AsyncExitStack() as stack:
         database = Database(settings.database_path)
@@ -245,9 +248,13 @@ def main() -> int:
         ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,
     )
-    server = uvicorn.Server(config)
-    server.run()
-    return 0 if server.started else 1
+    try:
+        uvicorn.Server(config).run()
+    except SystemExit:
+        return 1  # uvicorn's own codes tell nothing that its line does not
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def __getattr__(name: str) -> FastAPI:
