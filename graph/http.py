@@ -1,6 +1,7 @@
 """GraphQL over HTTP: JSON for queries and mutations, server-sent events for subscriptions, GraphiQL for browsers."""
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -137,6 +138,8 @@ def _stream(runner: Runner, operation: Operation, context: Context, accepted: li
         closing=services.closing,
         grace=services.engine.limits.shutdown_grace + 1,
         send_timeout=services.limits.send_timeout,
+        # No stream outlives its token. It breaks off without `complete`: a client asks again, and learns why.
+        lifetime=None if context.viewer is None else max(0.0, context.viewer.expires_at - time.time()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -226,6 +227,20 @@ async def test_a_refused_token_refuses_the_whole_request(client: httpx.AsyncClie
             events = [(name, text) async for name, text in sse(streamed)]
         assert [name for name, _ in events] == ["next", "complete"]
         assert json.loads(events[0][1])["errors"][0]["extensions"]["code"] == code
+
+
+async def test_a_stream_does_not_outlive_its_token(client: httpx.AsyncClient, viewer_account: Account) -> None:
+    """It breaks off without `complete`, which would say that there is no more: the client asks again and learns why."""
+    tokens = Tokens(SECRET, 30)
+    tokens.lifetime = 2
+    token = tokens.issue(viewer_account.id)
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+    body = {"query": "subscription { typing { userId } }"}
+    async with asyncio.timeout(5), client.stream("POST", "/graphql", json=body, headers=headers) as streamed:
+        assert streamed.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            _ = [event async for event in sse(streamed)]
+    assert await Graph(client, token).code("{ __typename }") == "TOKEN_EXPIRED"
 
 
 async def test_an_empty_authorization_is_none(client: httpx.AsyncClient) -> None:
