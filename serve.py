@@ -125,6 +125,8 @@ def configure_logging(level: str) -> None:
     for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # At debug uvicorn's WebSocket library prints every frame and header: users' texts, and tokens.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
         if not any(isinstance(item, RedactTokens) for item in logger.filters):

@@ -128,9 +128,6 @@ async def test_origins_that_are_not(server: Server, account: Account, origin: st
         assert refused.value.response.status_code == 403
 
 
-@pytest.mark.xfail(
-    strict=True, reason="uvicorn's socket logger prints frames and headers at debug: serve.py has to stop it"
-)
 async def test_a_token_in_the_address_is_not_logged(start_server: StartServer) -> None:
     server = start_server(LOG_LEVEL="debug")
     account = register_on(server)

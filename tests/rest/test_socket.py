@@ -238,9 +238,6 @@ async def test_chats_that_wait_are_never_begun_for_a_client_that_left(
     assert (await stats(client, account))["total_tokens"] < 10_000
 
 
-@pytest.mark.xfail(
-    strict=True, reason="uvicorn's socket logger prints frames and headers at debug: serve.py has to stop it"
-)
 async def test_a_log_at_debug_has_no_text(start_server: StartServer) -> None:
     server = start_server(LOG_LEVEL="debug")
     account = register_on(server)
