@@ -13,6 +13,7 @@ from types import FrameType
 
 from filelock import FileLock
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Server
 from uvicorn.logging import DefaultFormatter
 
 from errors import StartError
@@ -64,15 +65,26 @@ def banner(port: int, model: str) -> str:
 
 def print_once(text: str, directory: Path) -> None:
     """Print for the whole server: of the workers that one parent started, the first one does."""
-    server = str(os.getppid() if _is_worker() else os.getpid())
-    with FileLock(directory / "banner.lock"):
-        mark = directory / "banner"
-        if mark.exists() and mark.read_text() == server:
-            return
-        mark.write_text(server)
+    if _is_worker():
+        parent = _parent()
+        with FileLock(directory / "banner.lock"):
+            mark = directory / "banner"
+            if mark.exists() and mark.read_text() == parent:
+                return
+            mark.write_text(parent)
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
+
+
+def _parent() -> str:
+    """The parent's number and, where it can be known, when it started: in a container the number is always the same."""
+    number = os.getppid()
+    try:
+        status = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return str(number)
+    return f"{number} {status.rpartition(')')[2].split()[19]}"
 
 
 def _is_worker() -> bool:
@@ -113,6 +125,8 @@ def configure_logging(level: str) -> None:
     for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # At debug uvicorn's WebSocket library prints every frame and header: users' texts, and tokens.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
         if not any(isinstance(item, RedactTokens) for item in logger.filters):
@@ -128,7 +142,11 @@ def on_stop(call: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         call()
         handler = previous.get(signal.Signals(number))
-        if callable(handler):
+        server = getattr(handler, "__self__", None)
+        if isinstance(server, Server) and not server.should_exit:
+            # As its handler does, which would also raise the signal again at the end: an asked-for stop is exit code 0.
+            server.should_exit = True
+        elif callable(handler):
             handler(number, frame)
 
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ PLACEHOLDER_SECRETS = frozenset(
 PLACEHOLDER_KEYS = frozenset({"sk-your-openai-key", "sk-ant-your-anthropic-key", "your-google-key"})
 KEY_MARKERS = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 MIN_SECRET_BYTES = 32
+POSTGRES = ("postgres://", "postgresql://", "postgresql+")
 
 KiB, MiB = 1024, 1024 * 1024
 
@@ -34,6 +35,10 @@ def _split(value: object) -> object:
 
 def _unset_if_blank(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 OptionalText = Annotated[str | None, BeforeValidator(_unset_if_blank)]
@@ -59,18 +64,24 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         ("http://localhost:3000",), description="browser origins, separated by commas"
     )
-    database_url: OptionalText = Field(None, description="sqlite:///file.db (default: in DATA_DIR)")
-    redis_url: OptionalText = Field(None, description="not supported yet")
+    database_url: OptionalText = Field(None, repr=False, description="sqlite:///file.db (default: in DATA_DIR)")
+    redis_url: OptionalText = Field(None, repr=False, description="not supported yet")
     openai_api_key: OptionalKey = Field(None, description="not supported yet")
     anthropic_api_key: OptionalKey = Field(None, description="not supported yet")
     google_api_key: OptionalKey = Field(None, description="not supported yet")
 
     # ours
-    app_env: Literal["development", "production"] = Field("development", description="production is stricter")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    app_env: Annotated[Literal["development", "production"], BeforeValidator(_lower)] = Field(
+        "development", description="production is stricter"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="least level logged"
+    )
     data_dir: Path = Field(ROOT / "data", description="where the database, the secret and the model are kept")
     models_dir: Path | None = Field(None, description="where model files are kept (default: DATA_DIR/models)")
-    legacy_socket: Literal["guests", "token", "open"] = Field("guests", description="who may use /ws/{user_id}")
+    legacy_socket: Annotated[Literal["guests", "token", "open"], BeforeValidator(_lower)] = Field(
+        "guests", description="who may use /ws/{user_id}"
+    )
     rate_limits: bool = Field(True, description="off ends rates and counts, never sizes and times")
     model_fallback: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None, description="models tried when the asked one cannot answer; none: no other"
@@ -157,8 +168,8 @@ class Settings(BaseSettings):
             if not separator or not rest or rest.startswith((":memory:", "file:", "?")):
                 raise ValueError("names no file; use sqlite:///path/to/chat.db")
             return value
-        if value.startswith(("postgres://", "postgresql://", "postgresql+")):
-            raise ValueError("PostgreSQL is not supported yet; unset it to use SQLite")
+        if value.startswith(POSTGRES):
+            return value  # `check` says what it says of everything that is not there yet
         raise ValueError("is not an address we know; use sqlite:///path/to/chat.db")
 
     @cached_property
@@ -210,19 +221,25 @@ class Settings(BaseSettings):
         """Refuse what cannot work, before anything is opened.
 
         Raises:
-            StartError: one line that names the variable.
+            StartError: one line that names every variable at fault.
         """
+        if problems := list(self._problems()):
+            raise StartError("; ".join(problems))
+
+    def _problems(self) -> Iterable[str]:
         if self.workers > 1:
-            raise StartError("WORKERS: several workers are not supported yet; set WORKERS=1")
+            yield "WORKERS: several workers are not supported yet, set WORKERS=1"
+        if self.database_url is not None and self.database_url.startswith(POSTGRES):
+            yield "DATABASE_URL: PostgreSQL is not supported yet, unset it to use SQLite"
         if self.redis_url is not None:
-            raise StartError("REDIS_URL: Redis is not supported yet; unset it")
+            yield "REDIS_URL: Redis is not supported yet, unset it"
         for name in self.provider_keys():
-            raise StartError(f"{name}: this provider is not supported yet; unset it to use the embedded model")
+            yield f"{name}: this provider is not supported yet, unset it to use the embedded model"
         if self.app_env == "production":
             if self.secret_key is None or self._has_placeholder_secret():
-                raise StartError("SECRET_KEY: set at least 32 random bytes for APP_ENV=production")
+                yield "SECRET_KEY: set at least 32 random bytes for APP_ENV=production"
             if self.scripted_model:
-                raise StartError("SCRIPTED_MODEL: not with APP_ENV=production")
+                yield "SCRIPTED_MODEL: not with APP_ENV=production"
 
     def signing_secret(self) -> str:
         """The secret that signs tokens; made at the first start and kept beside the database, mode 0600.
@@ -252,8 +269,8 @@ def _read_or_make_secret(path: Path) -> str:
         pass
     finally:
         draft.unlink()
-    secret = path.read_text().strip()
-    if len(secret.encode()) < MIN_SECRET_BYTES:
+    secret = path.read_text(errors="replace").strip()
+    if len(secret) < MIN_SECRET_BYTES or not secret.isascii():
         raise StartError(f"SECRET_KEY: the secret kept in {path} is damaged; delete that file or set the variable")
     return secret
 

@@ -47,7 +47,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 class EventStream(Response):
     """`text/event-stream` from a generator of whole frames, which is closed when the client leaves, when it has taken
-    nothing for `send_timeout` seconds, or `grace` seconds after `closing` was set."""
+    nothing for `send_timeout` seconds, `grace` seconds after `closing` was set, or after `lifetime` seconds."""
 
     media_type = "text/event-stream"
 
@@ -58,6 +58,7 @@ class EventStream(Response):
         closing: asyncio.Event,
         grace: float,
         send_timeout: float,
+        lifetime: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
@@ -68,6 +69,7 @@ class EventStream(Response):
         self._closing = closing
         self._grace = grace
         self._send_timeout = send_timeout
+        self._lifetime = lifetime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         async def write(message: Message) -> None:
@@ -80,6 +82,8 @@ class EventStream(Response):
             asyncio.create_task(self._beat(write)),
             asyncio.create_task(self._stopped()),
         ]
+        if self._lifetime is not None:
+            others.append(asyncio.create_task(asyncio.sleep(self._lifetime)))
         try:
             await asyncio.wait({pump, *others}, return_when=asyncio.FIRST_COMPLETED)
             # A reader that left or stalled is no failure of ours, and there is no one to tell.

@@ -1,6 +1,5 @@
 """Accounts: register, log in, and who a token belongs to."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -14,7 +13,8 @@ from models.database import Database
 from models.user import User, name_key, user_by_id, user_by_name, user_exists
 
 MAX_NAME_CHARS = 64
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ud800-\udfff]")
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of controls, of what is invisible or turns the direction, of half characters, of line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Accounts:
         Raises:
             InvalidCredentials: the same, after the same time, whether the name or the password is wrong.
         """
-        if len(username) > MAX_NAME_CHARS * 4 or len(password) > MAX_CHARS or UNPRINTABLE.search(username):
+        if len(username) > MAX_NAME_CHARS * 4 or len(password) > MAX_CHARS or not printable(username):
             user, password = None, "x" * MIN_CHARS
         else:
             async with self._database.read() as session:
@@ -126,6 +126,10 @@ def encodable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def printable(text: str) -> bool:
+    return all(unicodedata.category(character) not in UNSEEN for character in text)
+
+
 def clean_username(value: str) -> str:
     """The name in NFC without outer space.
 
@@ -133,7 +137,7 @@ def clean_username(value: str) -> str:
         BadUserInput
     """
     name = unicodedata.normalize("NFC", value.strip()) if encodable(value) else ""
-    if not name or len(name) > MAX_NAME_CHARS or UNPRINTABLE.search(name):
+    if not name or len(name) > MAX_NAME_CHARS or not printable(name):
         raise BadUserInput(f"username must be 1 to {MAX_NAME_CHARS} printable characters", field="username")
     return name
 

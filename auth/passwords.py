@@ -29,8 +29,10 @@ class Passwords:
         """Whether the password is the stored one. With nothing stored (no such user) it takes as long and is False."""
         if stored is None:
             if self._decoy is None:
+                # A hash costs what a check does: made and checked, the first log-in after a start would take twice.
                 self._decoy = await self.hash("no user has this password")
-            await self._run(self._context.verify, password, self._decoy)
+            else:
+                await self._run(self._context.verify, password, self._decoy)
             return False
         return await self._run(self._context.verify, password, stored)
 

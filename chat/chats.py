@@ -16,7 +16,7 @@ from chat.jobs import Work
 from chat.keys import KeyTaken, check_key
 from chat.log import RunLog
 from chat.unbroken import unbroken
-from errors import BadUserInput, Conflict, NotFound, error_for
+from errors import BadUserInput, Conflict, NotFound, Unavailable, error_for
 from models.columns import utc_now
 from models.database import Database
 from models.member import MemberRole
@@ -50,6 +50,11 @@ class Chats:
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
+
+    @property
+    def limits(self) -> InputLimits:
+        """What a prompt has to keep to."""
+        return self._limits
 
     def _new_run(self, user_id: str | None, requested: str, candidates: Sequence[Candidate]) -> Run:
         first = candidates[0]
@@ -193,4 +198,6 @@ def raise_failure(finished: RunFinished) -> None:
         return
     if finished.error is not None:
         raise error_for(finished.error.code, finished.error.message, finished.error.retry_after)
-    raise Conflict("The answer was cancelled" if finished.status is RunStatus.CANCELLED else "The answer was cut off")
+    if finished.status is RunStatus.CANCELLED:
+        raise Conflict("The answer was cancelled")
+    raise Unavailable("The server stopped before the answer was whole; try again", retry_after=2)

@@ -34,15 +34,7 @@ from models.conversation import (
 )
 from models.database import Database
 from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
-from models.message import (
-    Message,
-    active_branch,
-    active_branches,
-    all_active_branches,
-    all_messages,
-    delete_messages,
-    message_in,
-)
+from models.message import Message, active_branch, all_messages, delete_messages, message_in
 from models.run import active_run, detach_runs
 from models.user import add_to_counters, user_by_id
 from providers.catalog import Catalog
@@ -90,25 +82,6 @@ class Conversations:
         async with self._database.read() as session:
             conversation = await owned(session, user_id, key)
             return conversation, await active_branch(session, conversation.id)
-
-    async def list_whole(
-        self, user_id: str, limit: int | None = None, before: str | None = None
-    ) -> tuple[Sequence[Conversation], dict[str, list[Message]]]:
-        """The conversations with their active branches, newest first; all of them unless `limit` says otherwise.
-        `before` is the id of a conversation: those behind it in the list.
-
-        Raises:
-            NotFound: `before` is no conversation of the user.
-        """
-        async with self._database.read() as session:
-            place = None
-            if before is not None:
-                mark = await owned(session, user_id, before)
-                place = Position(mark.updated_at, mark.id)
-            rows = await list_conversations(session, user_id, span=Span(older_than=place, limit=limit))
-            if limit is None and before is None:
-                return rows, await all_active_branches(session, user_id)
-            return rows, await active_branches(session, [row.id for row in rows])
 
     async def page(
         self,

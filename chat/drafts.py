@@ -94,13 +94,21 @@ def lay_branch(
     conversation: Conversation, drafts: Sequence[MessageDraft], known: dict[str, Message], author_id: str
 ) -> list[Message]:
     """The drafts as one branch of rows, root first. A known message whose role and content are unchanged keeps its row,
-    and with it its identity, run and usage."""
+    and with it its identity, run and usage.
+
+    Raises:
+        BadUserInput: a message stands twice, under our id and the client's.
+    """
     branch: list[Message] = []
     used: set[str] = set()
     for depth, draft in enumerate(drafts):
         key = clean_id(draft.external_id, "id")
         row = known.get(key) if key is not None else None
-        if row is None or row.id in used or row.content != draft.content or row.role != draft.role:
+        if row is not None and row.id in used:
+            raise BadUserInput(f"The message {row.id!r} stands twice", field="messages.id")
+        if row is not None:
+            used.add(row.id)
+        if row is None or row.content != draft.content or row.role != draft.role:
             row = Message(
                 conversation_id=conversation.id,
                 external_id=key,
@@ -112,7 +120,6 @@ def lay_branch(
             )
         elif draft.created_at is not None:
             row.created_at = draft.created_at
-        used.add(row.id)
         row.parent_id = branch[-1].id if branch else None
         row.depth, row.active = depth, True
         branch.append(row)

@@ -311,6 +311,11 @@ class Engine:
 
     async def _follow_stored(self, run: Run, after: int | None) -> AsyncGenerator[RunEvent, None]:
         """A run of another process, or one of which only the database knows."""
+        if not run.active and run.conversation_id is None and run.idempotency_key is None:
+            # Its text went with it, though rows of the journal that wait to be deleted may have some for seconds yet.
+            for event in ended_events(finished_event(run, run.last_seq), after, None, None):
+                yield event
+            return
         async with self._mirror.open(run.id, after) as log:
             if not isinstance(log.lost, Pruned):
                 try:

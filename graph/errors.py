@@ -53,6 +53,7 @@ def _cause(error: GraphQLError) -> BaseException | None:
 
 
 def _document_error(error: GraphQLError) -> ChatError:
-    if "tokens. Parsing aborted" in error.message:
+    # graphql-core has no codes: its own limits, and Python's recursion limit inside it, are known by these words.
+    if any(words in error.message for words in ("tokens. Parsing aborted", "nested too deeply", "Validation aborted")):
         return QueryTooComplex(error.message)
     return BadUserInput(error.message)

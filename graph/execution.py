@@ -27,6 +27,7 @@ from graphql import (
 from errors import BadUserInput, ChatError, QueryTooComplex
 from graph.context import Context
 from graph.errors import format_chat_error, format_error, masked
+from graph.limits import check
 
 CACHED_DOCUMENTS = 512
 CACHED_CHARS = 16_384
@@ -46,11 +47,12 @@ class StreamExecutor(Executor[Any]):
 
 
 class RequestRefused(Exception):
-    """The request never got to run: `errors` are ready to be sent."""
+    """The request never got to run: `errors` are ready to be sent. `malformed`: it was not even a request."""
 
-    def __init__(self, errors: list[dict[str, Any]]) -> None:
+    def __init__(self, errors: list[dict[str, Any]], *, malformed: bool = False) -> None:
         super().__init__("refused")
         self.errors = errors
+        self.malformed = malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Runner:
         try:
             query, variables, name = _parts(request)
         except ChatError as error:
-            raise RequestRefused([format_chat_error(error)]) from None
+            raise RequestRefused([format_chat_error(error)], malformed=True) from None
         document, errors = self._document(query)
         if document is None:
             raise RequestRefused(errors)
@@ -90,6 +92,10 @@ class Runner:
         if operation is None:
             message = f"There is no operation {name!r}" if name else "Say which operation by operationName"
             raise RequestRefused([format_chat_error(BadUserInput(message, field="operationName"))])
+        try:
+            check(document, operation, variables)
+        except ChatError as error:
+            raise RequestRefused([format_chat_error(error)]) from None
         return Operation(document, operation.operation, variables, name)
 
     def _document(self, query: str) -> tuple[DocumentNode | None, list[dict[str, Any]]]:
@@ -184,4 +190,6 @@ def _parts(request: object) -> tuple[str, dict[str, Any] | None, str | None]:
         raise BadUserInput("variables must be an object", field="variables")
     if name is not None and not isinstance(name, str):
         raise BadUserInput("operationName must be text", field="operationName")
+    if not isinstance(request.get("extensions"), dict | None):
+        raise BadUserInput("extensions must be an object", field="extensions")
     return query, variables, name or None

@@ -1,6 +1,7 @@
 """GraphQL over HTTP: JSON for queries and mutations, server-sent events for subscriptions, GraphiQL for browsers."""
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from auth.accounts import Viewer
 from auth.tokens import bearer
-from errors import BadUserInput, ChatError
+from errors import BadUserInput, ChatError, Unauthenticated
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import Operation, RequestRefused, Runner
@@ -37,10 +38,13 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
     except _Refused as refused:
         return _respond({"errors": [format_chat_error(refused.error)]}, JSON, refused.status, refused.headers)
     except RequestRefused as refused:
+        if refused.malformed:
+            return _respond({"errors": refused.errors}, GRAPHQL_JSON if kind == GRAPHQL_JSON else JSON, 400)
         # 200 for application/json: older clients take any other status for a broken network.
         return _respond({"errors": refused.errors}, kind, 400 if kind == GRAPHQL_JSON else 200)
     except ChatError as error:
-        return _respond({"errors": [format_chat_error(error)]}, kind, 401 if kind == GRAPHQL_JSON else 200)
+        status = 401 if isinstance(error, Unauthenticated) else 503
+        return _respond({"errors": [format_chat_error(error)]}, kind, status if kind == GRAPHQL_JSON else 200)
     except (ClientDisconnect, ClientLeft):
         return Response(status_code=499)
     context = Context(services, viewer)
@@ -134,6 +138,8 @@ def _stream(runner: Runner, operation: Operation, context: Context, accepted: li
         closing=services.closing,
         grace=services.engine.limits.shutdown_grace + 1,
         send_timeout=services.limits.send_timeout,
+        # No stream outlives its token. It breaks off without `complete`: a client asks again, and learns why.
+        lifetime=None if context.viewer is None else max(0.0, context.viewer.expires_at - time.time()),
     )
 
 

@@ -150,7 +150,7 @@ const subscription = (params, headers = {}) => ({
     const unsubscribe = client.subscribe(params, {
       next(result) {
         for (const event of Object.values(result.data ?? {})) {
-          if (event?.__typename === "RunTextDelta") text += event.text ?? "";
+          if (["RunTextDelta", undefined].includes(event?.__typename)) text += event.text ?? "";
           if (event?.__typename === "RunSnapshot") text = event.text ?? "";
         }
         latest = text ? { ...result, extensions: { ...result.extensions, text } } : result;

@@ -61,6 +61,8 @@ async def _serve(websocket: WebSocket, runner: Runner, services: Services) -> No
     try:
         await connection.run()
     except Close as close:
+        # First: an operation that sends behind the close frame would fail as if it were ours to fix.
+        await connection.stop()
         await connection.close(close)
     except WebSocketDisconnect:
         pass
@@ -79,6 +81,8 @@ class Connection:
         self._initialised = False
         self._acknowledged = False
         self._operations: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Those of `_operations`, and those whose last message is on its way."""
         self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -104,7 +108,7 @@ class Connection:
         """End what is still under way: this follower leaves, the runs of conversations go on."""
         if self._expiry is not None:
             self._expiry.cancel()
-        tasks = list(self._operations.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,7 +162,7 @@ class Connection:
             case "pong":
                 pass
             case "subscribe":
-                self._subscribe(message)
+                await self._subscribe(message)
             case "complete":
                 self._complete(_id_of(message))
             case other:
@@ -189,7 +193,7 @@ class Connection:
         # A month at most: asyncio's timers do not take more than some years on every platform.
         self._expiry = loop.call_later(min(left, 30 * 86_400), self._end, 4403, TokenExpired.default_message)
 
-    def _subscribe(self, message: dict[str, Any]) -> None:
+    async def _subscribe(self, message: dict[str, Any]) -> None:
         if not self._acknowledged:
             raise Close(4401, "Unauthorized")
         key = _id_of(message)
@@ -197,11 +201,19 @@ class Connection:
             raise Close(4409, f"Subscriber for {key} already exists")
         if not isinstance(message.get("payload"), dict):
             raise Close(4400, "subscribe needs a payload")
+        limits = self._services.limits
+        if limits.counted and len(self._tasks) >= limits.operations_per_socket:
+            # Sent from here, so that no more frames are read from a client that does not read these.
+            refusal = RateLimited(f"At most {limits.operations_per_socket} operations on one socket")
+            await self._send({"id": key, "type": "error", "payload": [format_chat_error(refusal)]})
+            return
         task = asyncio.create_task(self._operate(key, message["payload"]), name=f"operation {key}")
         self._operations[key] = task
+        self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(key, done))
 
     def _done(self, key: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if self._operations.get(key) is task:
             del self._operations[key]
         if task.cancelled() or (error := task.exception()) is None:
@@ -220,11 +232,7 @@ class Connection:
 
     async def _operate(self, key: str, request: dict[str, Any]) -> None:
         """One operation, to its `complete` or its `error`."""
-        limits = self._services.limits
         try:
-            if limits.counted and len(self._operations) > limits.operations_per_socket:
-                refusal = RateLimited(f"At most {limits.operations_per_socket} operations on one socket")
-                raise RequestRefused([format_chat_error(refusal)])
             operation = self._runner.prepare(request)
             context = Context(self._services, self._viewer)
             if operation.streams:
@@ -235,11 +243,12 @@ class Connection:
                 result = await self._runner.execute(operation, context)
                 await self._send({"id": key, "type": "next", "payload": result})
         except RequestRefused as refused:
-            await self._send({"id": key, "type": "error", "payload": refused.errors})
-            return
+            end = {"id": key, "type": "error", "payload": refused.errors}
+        else:
+            end = {"id": key, "type": "complete"}
         # The id is free from here on: a client may use it again as soon as it has read this.
         self._operations.pop(key, None)
-        await self._send({"id": key, "type": "complete"})
+        await self._send(end)
 
     async def _send(self, message: dict[str, Any]) -> None:
         try:

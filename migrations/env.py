@@ -1,7 +1,7 @@
 """Alembic's entry: runs on the connection that models.migrate hands in, or on DATABASE_PATH from `alembic -x path=`."""
 
 from alembic import context
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine
 from sqlmodel import SQLModel
 
 from models import change, conversation, journal, member, message, run, user, worker
@@ -13,7 +13,7 @@ def run_migrations() -> None:
     connection = context.config.attributes.get("connection")
     if connection is None:
         path = context.get_x_argument(as_dictionary=True)["path"]
-        connection = create_engine(f"sqlite:///{path}").connect()
+        connection = create_engine(URL.create("sqlite", database=path)).connect()
     context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

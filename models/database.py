@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -116,8 +117,8 @@ class translated:  # noqa: N801
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, DBAPIError) and any(mark in str(error.orig).lower() for mark in self.MARKS):
             raise Unavailable("The database cannot do this now; try again", retry_after=1) from error
-        if isinstance(error, TimeoutError) and kind is not TimeoutError:
+        if isinstance(error, PoolTimeout):
             raise Unavailable("The database is busy; try again", retry_after=1) from error

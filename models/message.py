@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, func, literal, or_, update
+from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, literal, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -67,17 +67,6 @@ async def active_branch(
     return (await session.exec(query.order_by(order).limit(limit))).all()
 
 
-async def active_branches(session: AsyncSession, conversation_ids: Sequence[str]) -> dict[str, list[Message]]:
-    """The active branches of several conversations, by one statement per 500 of them."""
-    branches: dict[str, list[Message]] = {key: [] for key in conversation_ids}
-    for start in range(0, len(conversation_ids), 500):
-        chunk = conversation_ids[start : start + 500]
-        query = select(Message).where(col(Message.conversation_id).in_(chunk), col(Message.active))
-        for message in await session.exec(query.order_by(col(Message.conversation_id), col(Message.depth))):
-            branches[message.conversation_id].append(message)
-    return branches
-
-
 async def path_to(session: AsyncSession, message_id: str, limit: int) -> Sequence[Message]:
     """The message and what stands above it, up to `limit`, oldest first."""
     step = (
@@ -134,20 +123,6 @@ async def message_in(session: AsyncSession, conversation_id: str, message_id: st
     return (await session.exec(query)).first()
 
 
-async def all_active_branches(session: AsyncSession, owner_id: str) -> dict[str, list[Message]]:
-    """The active branches of all the owner's conversations, by one statement."""
-    query = (
-        select(Message)
-        .join(Conversation, col(Conversation.id) == Message.conversation_id)
-        .where(Conversation.owner_id == owner_id, col(Message.active))
-        .order_by(col(Message.conversation_id), col(Message.depth))
-    )
-    branches: dict[str, list[Message]] = {}
-    for message in await session.exec(query):
-        branches.setdefault(message.conversation_id, []).append(message)
-    return branches
-
-
 async def messages_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -> dict[str, Message]:
     """Those of `ids` that stand in conversations in which the user has a part."""
     query = (
@@ -198,11 +173,6 @@ async def finish_message(
         .where(col(Message.id) == message_id)
         .values(status=status, content=content, reasoning=reasoning, model=model)
     )
-
-
-async def count_active(session: AsyncSession, conversation_id: str) -> int:
-    query = select(func.count()).select_from(Message)
-    return (await session.exec(query.where(Message.conversation_id == conversation_id, col(Message.active)))).one()
 
 
 async def interrupt_message(session: AsyncSession, message_id: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from filelock import FileLock
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -28,7 +29,7 @@ def migrate(path: Path) -> None:
         with FileLock(f"{path}.lock", timeout=WAIT_SECONDS):
             if _revision(path) != _head():
                 _upgrade(path)
-    except (OSError, sqlite3.Error, DatabaseError) as error:
+    except (OSError, sqlite3.Error, DatabaseError, CommandError) as error:
         reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
         raise StartError(f"DATABASE_URL: cannot use {path} as the database ({reason})") from error
 
@@ -56,9 +57,9 @@ def _revision(path: Path) -> str | None:
 
 
 def _upgrade(path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    engine.dispose()

@@ -162,6 +162,11 @@ async def detach_runs(session: AsyncSession, conversation_id: str) -> None:
     )
 
 
+async def release_key(session: AsyncSession, run_id: str) -> None:
+    """Let the run's idempotency key be used again."""
+    await session.exec(update(Run).where(col(Run.id) == run_id).values(idempotency_key=None))
+
+
 async def prune_stateless(session: AsyncSession, before: datetime) -> None:
     """Forget finished stateless runs older than `before`; their tokens are in the users' counters."""
     await session.exec(
@@ -169,8 +174,3 @@ async def prune_stateless(session: AsyncSession, before: datetime) -> None:
             col(Run.conversation_id).is_(None), col(Run.status).not_in(ACTIVE), col(Run.created_at) < before
         )
     )
-
-
-async def release_key(session: AsyncSession, run_id: str) -> None:
-    """Let the run's idempotency key be used again."""
-    await session.exec(update(Run).where(col(Run.id) == run_id).values(idempotency_key=None))

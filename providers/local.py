@@ -20,6 +20,10 @@ CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
 # Cancelled in a prompt of 3,500 tokens, the slot was idle after 0.3–1 s with this, and after 40 s without.
 SEE_US_LEAVE = {"return_progress": True}
 
+# A model this small says one sentence for ever now and then: the DRY sampler ended that in all of our prompts, where a
+# repetition penalty drove it into other languages.
+NO_LOOPS = {"dry_multiplier": 0.8}
+
 
 class LocalProvider:
     """Answers from an `EmbeddedModel` that somebody else starts and closes.
@@ -74,7 +78,7 @@ class LocalProvider:
         return stream_completion(
             self._client,
             f"{endpoint.base_url}/v1/chat/completions",
-            completion_body(request) | SEE_US_LEAVE,
+            completion_body(request) | SEE_US_LEAVE | NO_LOOPS,
             {"Authorization": f"Bearer {endpoint.secret}"},
             self._patience,
         )

@@ -14,9 +14,15 @@ MEMORY_TOKENS = 16_384
 
 
 class Memory:
-    """The newest questions with their answers, as long as they fit. Whether the model can hold them is for the run."""
+    """The newest questions with their answers, as long as they fit. Whether the model can hold them is for the run.
 
-    def __init__(self) -> None:
+    What no prompt may hold is forgotten too, or every later chat would be refused for it: `messages` and `chars` are
+    the bounds of a prompt and of each of its messages.
+    """
+
+    def __init__(self, messages: int, chars: int) -> None:
+        self._most = min(MEMORY_MESSAGES, messages - 1)
+        self._chars = chars
         self._exchanges: deque[tuple[Turn, Turn, int]] = deque()
         self._tokens = 0
 
@@ -27,11 +33,18 @@ class Memory:
         """An answer that never came to a word is not remembered, and nor is its question."""
         if not answer.strip():
             return
+        if len(answer) > self._chars:
+            self.forget()
+            return
         tokens = estimate_tokens(question) + estimate_tokens(answer) + 2 * PER_TURN
         self._exchanges.append((Turn(Role.USER, question), Turn(Role.ASSISTANT, answer), tokens))
         self._tokens += tokens
-        while self._tokens > MEMORY_TOKENS or len(self._exchanges) * 2 > MEMORY_MESSAGES:
+        while self._tokens > MEMORY_TOKENS or len(self._exchanges) * 2 > self._most:
             self._tokens -= self._exchanges.popleft()[2]
+
+    def forget(self) -> None:
+        self._exchanges.clear()
+        self._tokens = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Session:
         self._services = services
         self._limits = limits
         self._line = Line()
-        self._memory = Memory()
+        self._memory = Memory(services.chats.limits.chat_messages, services.chats.limits.message)
         self._frames = Rate(limits.frames_per_minute if limits.counted else None)
         self._guest_chats = Rate(limits.guest_chats_per_minute if limits.counted and caller.guest else None)
         self._opened = asyncio.Event()

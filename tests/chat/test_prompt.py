@@ -14,8 +14,8 @@ MEASURED = {
         "through streets he did not know, and when at last he came to the river he sat down on a bench and watched the "
         "boats go by. Nobody spoke to him. The evening light lay on the water, and somewhere behind the warehouses a "
         "bell was ringing. He thought of the letter in his pocket, of what it had said and of what it had left out, "
-        "and he decided that he would answer it tomorrow, or perhaps not at all. There are days that ask nothing of you, "
-        "his grandmother used to say, and you should be grateful for each of them.",
+        "and he decided that he would answer it tomorrow, or perhaps not at all. There are days that ask nothing of "
+        "you, his grandmother used to say, and you should be grateful for each of them.",
     ),
     "JSON": (
         254,

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,11 +43,10 @@ class Socket:
         for queue in self._operations.values():
             queue.put_nowait({"type": "closed"})
 
-    async def stream(self, query: str, **variables: object) -> AsyncGenerator[Json, None]:
+    async def operate(self, payload: Json) -> AsyncGenerator[Json, None]:
         """The payload of each `next`, up to `complete`. Closing the generator sends `complete`."""
         key = f"operation {next(self._numbers)}"
         queue = self._operations[key] = asyncio.Queue()
-        payload = {"query": query, "variables": variables}
         await self.connection.send(json.dumps({"id": key, "type": "subscribe", "payload": payload}))
         under_way = True
         try:
@@ -64,10 +63,12 @@ class Socket:
                     await self.connection.send(json.dumps({"id": key, "type": "complete"}))
 
     async def events(self, query: str, **variables: object) -> AsyncGenerator[Json, None]:
-        async for payload in self.stream(query, **variables):
-            if "errors" in payload:
-                raise Refused(payload["errors"])
-            yield payload["data"]
+        """The `data` of each event."""
+        async with aclosing(self.operate({"query": query, "variables": variables})) as results:
+            async for result in results:
+                if "errors" in result:
+                    raise Refused(result["errors"])
+                yield result["data"]
 
     async def data(self, query: str, **variables: object) -> Json:
         """The answer to a query or a mutation."""

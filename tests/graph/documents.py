@@ -61,9 +61,9 @@ async def send(graph: Graph, conversation_id: str, content: str = "one two three
     return payload
 
 
-async def start(graph: Graph, model: str, content: str = "hello") -> Json:
+async def start(graph: Graph, model: str, content: str = "hello", **values: object) -> Json:
     """A run in a conversation of its own."""
-    run: Json = (await send(graph, (await create(graph))["id"], content, model=model))["run"]
+    run: Json = (await send(graph, (await create(graph))["id"], content, model=model, **values))["run"]
     return run
 
 

@@ -16,7 +16,8 @@ export class Transcript {
   private read(event: unknown): void {
     const { __typename, text } = (event ?? {}) as { __typename?: unknown; text?: unknown }
     if (typeof text !== 'string') return
-    if (__typename === 'RunTextDelta') this.text += text
+    // Not asked for: a text beside nothing else is a delta.
+    if (__typename === 'RunTextDelta' || __typename === undefined) this.text += text
     // What the log no longer keeps comes as one snapshot of everything before it.
     if (__typename === 'RunSnapshot') this.text = text
   }

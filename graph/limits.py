@@ -1,0 +1,109 @@
+"""How much one operation may ask for, counted before anything of it runs.
+
+The schema has cycles (run → message → run), and a fragment that is spread twice doubles what is below it: a document
+of a thousand tokens can ask for 2⁵⁰ fields. Each fragment is weighed once: weighing takes as long as the document is.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValueNode,
+    VariableNode,
+)
+
+from errors import QueryTooComplex
+from graph.paging import DEFAULT_SIZE, MAX_SIZE
+
+MAX_DEPTH = 30
+"""Twice what GraphiQL's introspection takes."""
+MAX_FIELDS = 25_000
+"""In the answer. A field takes 13 to 20 µs, so half a second at most; 100 conversations with 20 messages each fit."""
+LISTS = {"conversations": DEFAULT_SIZE, "messages": DEFAULT_SIZE, "siblings": 5}
+"""How many there are of what is below these fields, unless `first` or `last` says it."""
+
+
+class Weight(NamedTuple):
+    fields: int
+    depth: int
+
+
+def check(document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any] | None) -> None:
+    """For a document that is valid: without cycles of fragments.
+
+    Raises:
+        QueryTooComplex
+    """
+    weight = _Scale(document, operation, variables or {}).weigh(operation.selection_set)
+    if weight.depth > MAX_DEPTH:
+        raise QueryTooComplex(f"The query is {weight.depth} levels deep; at most {MAX_DEPTH} are answered")
+    if weight.fields > MAX_FIELDS:
+        raise QueryTooComplex(f"The query asks for more than {MAX_FIELDS} fields; ask for fewer, or in pages")
+
+
+class _Scale:
+    def __init__(
+        self, document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any]
+    ) -> None:
+        self._variables = variables
+        self._defaults = {item.variable.name.value: item.default_value for item in operation.variable_definitions or ()}
+        self._fragments = {
+            item.name.value: item.selection_set
+            for item in document.definitions
+            if isinstance(item, FragmentDefinitionNode)
+        }
+        self._weighed: dict[str, Weight] = {}
+
+    def weigh(self, selections: SelectionSetNode) -> Weight:
+        fields = depth = 0
+        for selection in selections.selections:
+            if isinstance(selection, FieldNode):
+                weight = self._field(selection)
+            elif isinstance(selection, FragmentSpreadNode):
+                weight = self._fragment(selection.name.value)
+            else:
+                assert isinstance(selection, InlineFragmentNode)
+                weight = self.weigh(selection.selection_set)
+            fields += weight.fields
+            depth = max(depth, weight.depth)
+        return Weight(fields, depth)
+
+    def _fragment(self, name: str) -> Weight:
+        if name not in self._weighed:
+            self._weighed[name] = self.weigh(self._fragments[name])
+        return self._weighed[name]
+
+    def _field(self, field: FieldNode) -> Weight:
+        if field.selection_set is None:
+            return Weight(1, 1)
+        below = self.weigh(field.selection_set)
+        return Weight(1 + self._items(field) * below.fields, below.depth + 1)
+
+    def _items(self, field: FieldNode) -> int:
+        items = LISTS.get(field.name.value, 1)
+        for argument in field.arguments or ():
+            name = argument.name.value
+            if name in {"first", "last", "ids"} and (size := self._size(argument.value)) is not None:
+                items = min(max(size, 1), MAX_SIZE)
+        return items
+
+    def _size(self, value: ValueNode | None) -> int | None:
+        """The number, or the length of the list, that an argument has."""
+        if isinstance(value, VariableNode):
+            name = value.name.value
+            if name not in self._variables:
+                return self._size(self._defaults.get(name))
+            given = self._variables[name]
+            return len(given) if isinstance(given, list) else given if isinstance(given, int) else None
+        if isinstance(value, ListValueNode):
+            return len(value.values)
+        return int(value.value) if isinstance(value, IntValueNode) else None

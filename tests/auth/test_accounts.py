@@ -1,0 +1,268 @@
+import asyncio
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlmodel import col, select
+
+from auth.accounts import MAX_NAME_CHARS, Accounts, clean_email, clean_password, clean_username
+from auth.passwords import Passwords
+from auth.tokens import Tokens
+from errors import BadUserInput, ChatError, EmailTaken, InvalidCredentials, TokenExpired, TokenInvalid, UsernameTaken
+from models.database import Database
+from models.user import User, name_key
+from tests.auth.conftest import SECRET
+
+PASSWORD = "password123"
+ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
+
+
+async def change(database: Database, user_id: str, **values: Any) -> None:
+    async with database.write() as session:
+        user = (await session.exec(select(User).where(User.id == user_id))).one()
+        for name, value in values.items():
+            setattr(user, name, value)
+        session.add(user)
+
+
+class TestRegister:
+    async def test_signs_in_who_is_new(self, accounts: Accounts, tokens: Tokens) -> None:
+        signed = await accounts.register("ann", "Ann@Example.com", PASSWORD)
+        assert tokens.verify(signed.access_token).user_id == signed.user.id
+        assert signed.expires_in == tokens.lifetime
+        assert (signed.user.username, signed.user.email) == ("ann", "Ann@example.com")
+        assert PASSWORD not in repr(signed.user)
+        assert (await accounts.viewer(signed.access_token)).username == "ann"
+
+    @pytest.mark.parametrize(
+        ("name", "same"),
+        [
+            ("ann", "ann"),
+            ("Ann", "aNN"),
+            (" ann ", "ann"),
+            ("José", "JOSE\u0301"),
+            ("straße", "STRASSE"),
+            ("Å", "\u212b"),
+            ("张伟", "张伟"),
+            ("Ω", "ω"),
+        ],
+    )
+    async def test_two_spellings_of_a_name_are_one_name(self, accounts: Accounts, name: str, same: str) -> None:
+        first = await accounts.register(name, "a@example.com", PASSWORD)
+        with pytest.raises(UsernameTaken) as caught:
+            await accounts.register(same, "b@example.com", PASSWORD)
+        assert caught.value.field == "username"
+        assert (await accounts.login(same, PASSWORD)).user.id == first.user.id
+
+    async def test_an_address_is_taken_once(self, accounts: Accounts) -> None:
+        await accounts.register("ann", "a@example.com", PASSWORD)
+        with pytest.raises(EmailTaken) as caught:
+            await accounts.register("bob", "A@EXAMPLE.COM", PASSWORD)
+        assert caught.value.field == "email"
+
+    async def test_the_name_is_said_first_when_both_are_taken(self, accounts: Accounts) -> None:
+        await accounts.register("ann", "a@example.com", PASSWORD)
+        with pytest.raises(UsernameTaken):
+            await accounts.register("ann", "a@example.com", PASSWORD)
+
+    @pytest.mark.parametrize(
+        ("second", "error"), [(("ANN", "b@example.com"), UsernameTaken), (("bob", "A@example.com"), EmailTaken)]
+    )
+    async def test_of_two_at_once_one_wins(
+        self, accounts: Accounts, database: Database, second: tuple[str, str], error: type[ChatError]
+    ) -> None:
+        """Both find the name free, both hash for 50 ms: the database decides, and the loser is told why."""
+        both = await asyncio.gather(
+            accounts.register("ann", "a@example.com", PASSWORD),
+            accounts.register(*second, PASSWORD),
+            return_exceptions=True,
+        )
+        losers = [each for each in both if isinstance(each, BaseException)]
+        assert [type(loser) for loser in losers] == [error]
+        async with database.read() as session:
+            assert len((await session.exec(select(col(User.id)))).all()) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            (("", "a@example.com", PASSWORD), "username"),
+            (("ann", "a@", PASSWORD), "email"),
+            (("ann", "a@example.com", "short"), "password"),
+        ],
+    )
+    async def test_bad_input_names_its_field_and_makes_nobody(
+        self, accounts: Accounts, arguments: tuple[str, str, str], field: str
+    ) -> None:
+        with pytest.raises(BadUserInput) as caught:
+            await accounts.register(*arguments)
+        assert caught.value.field == field
+        await accounts.register("ann", "a@example.com", PASSWORD)
+
+
+class TestLogin:
+    async def test_wrong_name_and_wrong_password_are_one_answer(self, accounts: Accounts) -> None:
+        await accounts.register("ann", "a@example.com", PASSWORD)
+        assert (await accounts.login("ANN", PASSWORD)).user.username == "ann"
+        for name, password in (
+            ("ann", "password124"),
+            ("ann", PASSWORD.upper()),
+            ("bob", PASSWORD),
+            ("", ""),
+            ("ann\x00", PASSWORD),
+            ("\ud800", PASSWORD),
+            ("ann", "\ud800" * 8),
+            ("ann", PASSWORD + "\x00"),
+            ("x" * 100_000, PASSWORD),
+            ("ann", "x" * 100_000),
+        ):
+            with pytest.raises(InvalidCredentials) as caught:
+                await accounts.login(name, password)
+            assert caught.value.message == "用户名或密码错误"
+
+    async def test_every_refusal_computes_one_hash(
+        self, accounts: Accounts, passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No answer is quick: not the unknown name's, not that of a name that cannot be one."""
+        await accounts.register("ann", "a@example.com", PASSWORD)
+        checked: list[bool] = []
+        verify = passwords.verify
+
+        async def watched(password: str, stored: str | None) -> bool:
+            checked.append(stored is not None)
+            return await verify(password, stored)
+
+        monkeypatch.setattr(passwords, "verify", watched)
+        for name, password in (("ann", "wrong password"), ("bob", PASSWORD), ("\x00", PASSWORD), ("ann", "\ud800" * 8)):
+            with pytest.raises(InvalidCredentials):
+                await accounts.login(name, password)
+        assert checked == [True, False, False, False]
+
+    async def test_a_disabled_user_cannot_come_in(self, accounts: Accounts, database: Database) -> None:
+        signed = await accounts.register("ann", "a@example.com", PASSWORD)
+        await change(database, signed.user.id, disabled=True)
+        with pytest.raises(InvalidCredentials):
+            await accounts.login("ann", PASSWORD)
+
+
+class TestWhoIsAsking:
+    async def test_a_token_of_a_disabled_user_is_invalid(self, accounts: Accounts, database: Database) -> None:
+        signed = await accounts.register("ann", "a@example.com", PASSWORD)
+        await change(database, signed.user.id, disabled=True)
+        for call in (accounts.viewer(signed.access_token), accounts.user_of(signed.access_token)):
+            with pytest.raises(TokenInvalid):
+                await call
+
+    async def test_a_token_of_a_deleted_user_is_invalid_but_says_whose_it_was(
+        self, accounts: Accounts, database: Database
+    ) -> None:
+        """/api/auth/me answers 404 for it, everything else 401."""
+        signed = await accounts.register("ann", "a@example.com", PASSWORD)
+        async with database.write() as session:
+            await session.delete(signed.user)
+        with pytest.raises(TokenInvalid):
+            await accounts.viewer(signed.access_token)
+        user, expires_at = await accounts.user_of(signed.access_token)
+        assert user is None
+        assert expires_at > 0
+        assert not await accounts.exists(signed.user.id)
+
+    async def test_an_expired_token_says_so(self, database: Database, passwords: Passwords) -> None:
+        accounts = Accounts(database, passwords, Tokens(SECRET, -1))
+        signed = await accounts.register("ann", "a@example.com", PASSWORD)
+        with pytest.raises(TokenExpired):
+            await accounts.viewer(signed.access_token)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["a", "张伟", "José", "user name", "a.b-c_d@e", "👩\u200d💻"[:1], "ж" * 64, "😀"])
+    def test_are_welcome(self, name: str) -> None:
+        assert clean_username(name) == unicodedata.normalize("NFC", name)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", " ", "\u3000", "a" * 65, "a\x00", "a\nb", "a\x7f", "a\x85b", "a\x9b2Jb", "\u200b", "a\u202eb"],
+    )
+    def test_that_nobody_can_see_or_type_are_not(self, name: str) -> None:
+        """Controls (C1 too: a terminal obeys them), invisible and direction-changing characters, no text at all."""
+        with pytest.raises(BadUserInput) as caught:
+            clean_username(name)
+        assert caught.value.field == "username"
+
+    @pytest.mark.parametrize(
+        "letter",
+        ["\u00ad", "\ufeff", "\ud800", "\u061c", "\u2028", "\u2066", "\ufff9", "\U000e0041", "\u180e", "\u200d"],
+    )
+    def test_are_not_spoofed_by_what_does_not_show(self, letter: str) -> None:
+        with pytest.raises(BadUserInput):
+            clean_username(f"ann{letter}a")
+
+    @given(ANYTHING)
+    def test_that_are_let_in_are_clean_and_stay_so(self, text: str) -> None:
+        try:
+            name = clean_username(text)
+        except BadUserInput:
+            return
+        assert 0 < len(name) <= MAX_NAME_CHARS
+        assert name == name.strip()
+        assert unicodedata.is_normalized("NFC", name)
+        assert all(unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for letter in name)
+        assert clean_username(name) == name
+        name.encode()
+
+    @given(ANYTHING)
+    def test_composed_or_not_and_in_any_case_have_one_key(self, text: str) -> None:
+        for form in ("NFC", "NFD"):
+            assert name_key(unicodedata.normalize(form, text)) == name_key(text)
+        assert name_key(text.casefold()) == name_key(name_key(text))
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("given_", "stored"),
+        [
+            ("test@example.com", "test@example.com"),
+            (" a.b+c@Example.COM ", "a.b+c@example.com"),
+            ("用户@例子.广告", "用户@例子.广告"),
+            ("a@test", "a@test"),
+        ],
+    )
+    def test_of_every_usual_form(self, given_: str, stored: str) -> None:
+        assert clean_email(given_) == stored
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "a", "a@", "@b.com", "a b@c.com", "a@b..com", "a@b.com\x00", "\ud800@b.com", "a\u202e@b.com"],
+    )
+    def test_that_are_none(self, text: str) -> None:
+        with pytest.raises(BadUserInput) as caught:
+            clean_email(text)
+        assert caught.value.field == "email"
+
+    @pytest.mark.parametrize(
+        "text", ["a@" + "b" * 250 + ".com", "<a@b.com>", "Ann <a@b.com>", "a@b.com,c@d.com", "a@b.com\nb@c.com"]
+    )
+    def test_that_are_more_than_one(self, text: str) -> None:
+        with pytest.raises(BadUserInput):
+            clean_email(text)
+
+    @given(ANYTHING)
+    def test_whatever_comes_is_an_address_or_bad_input(self, text: str) -> None:
+        try:
+            address = clean_email(text)
+        except BadUserInput:
+            return
+        assert "@" in address
+
+
+class TestPasswords:
+    @pytest.mark.parametrize("password", ["12345678", "p" * 128, "        ", "密码密码密码密码", "a\nb\tc\u200bd!"])
+    def test_any_8_to_128_characters_will_do(self, password: str) -> None:
+        assert clean_password(password) == password
+
+    @pytest.mark.parametrize("password", ["", "1234567", "p" * 129, "密码密码密码密", "1234567\x00", "1234567\ud800"])
+    def test_others_will_not(self, password: str) -> None:
+        with pytest.raises(BadUserInput) as caught:
+            clean_password(password)
+        assert caught.value.field == "password"

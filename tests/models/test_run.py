@@ -1,0 +1,74 @@
+from typing import Any
+
+import pytest
+
+from models.database import Database
+from models.run import (
+    Run,
+    RunStatus,
+    active_run,
+    active_runs,
+    detach_runs,
+    finish_run,
+    release_key,
+    run_by_key,
+    runs_of,
+)
+from tests.models.conftest import add_user
+
+
+async def add(database: Database, user: str | None, **values: Any) -> Run:
+    row = Run(**{"user_id": user, "requested_model": "m", "model": "m", "provider": "p", **values})
+    async with database.write() as session:
+        session.add(row)
+    return row
+
+
+async def reloaded(database: Database, row: Run) -> Run:
+    async with database.read() as session:
+        found = await session.get(Run, row.id)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+async def user(database: Database) -> str:
+    return await add_user(database)
+
+
+async def test_runs_are_the_user_s_who_caused_them(database: Database, user: str) -> None:
+    row = await add(database, user, idempotency_key="k")
+    stranger = await add_user(database)
+    async with database.read() as session:
+        assert await runs_of(session, user, [row.id, "none"]) == {row.id: row}
+        assert await runs_of(session, stranger, [row.id]) == {}
+        assert await run_by_key(session, user, "k") == row
+        assert await run_by_key(session, stranger, "k") is None
+
+
+async def test_only_queued_and_running_ones_are_active(database: Database, user: str) -> None:
+    for status in RunStatus:
+        await add(database, user, conversation_id=f"conv_{status}", status=status)
+    async with database.read() as session:
+        found = {status for status in RunStatus if (await active_run(session, f"conv_{status}")) is not None}
+        several = await active_runs(session, [f"conv_{status}" for status in RunStatus])
+    assert found == {RunStatus.QUEUED, RunStatus.RUNNING}
+    assert set(several) == {"conv_QUEUED", "conv_RUNNING"}
+
+
+async def test_an_end_is_written_once(database: Database, user: str) -> None:
+    row = await add(database, user, status=RunStatus.RUNNING)
+    async with database.write() as session:
+        assert await finish_run(session, row, {"status": RunStatus.COMPLETED})
+        assert not await finish_run(session, row, {"status": RunStatus.FAILED})
+    assert (await reloaded(database, row)).status == RunStatus.COMPLETED
+
+
+async def test_runs_outlive_their_conversation_and_keys_can_be_let_go(database: Database, user: str) -> None:
+    row = await add(database, user, conversation_id="conv_1", message_id="msg_1", idempotency_key="k")
+    async with database.write() as session:
+        await detach_runs(session, "conv_1")
+        await release_key(session, row.id)
+    found = await reloaded(database, row)
+    assert (found.conversation_id, found.message_id, found.idempotency_key) == (None, None, None)
+    await add(database, user, idempotency_key="k")

@@ -1,0 +1,211 @@
+"""Rules that matter, each with its reason. What is checked is what is committed, or is about to be."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+import errors
+from settings import Settings
+from tests.server import ROOT
+
+PACKAGES = ("auth", "bus", "chat", "graph", "models", "providers", "rest")
+LONGEST = 400
+
+TESTED_ELSEWHERE = {
+    "app": "test_serve, and every test with a server",
+    "bus/base": "a protocol: bus/test_memory has its conformance tests",
+    "chat/events": "chat/test_log",
+    "chat/listing": "models/test_message, rest/test_listing",
+    "chat/stats": "chat/test_counters, rest/test_stats",
+    "chat/unbroken": "chat/test_engine_cancel",
+    "errors": "here, and rest/test_errors",
+    "graph/changes": "test_cli",
+    "graph/context": "graph/test_auth",
+    "graph/enums": "graph/test_schema",
+    "graph/errors": "graph/test_http",
+    "graph/events": "graph/test_run_log",
+    "graph/execution": "graph/test_http",
+    "graph/routes": "graph/test_http",
+    "graph/types": "graph/test_schema",
+    "models/driver": "models/test_database: a task cancelled at any moment",
+    "models/ids": "models/test_columns",
+    "models/whole": "models/test_message",
+    "origins": "rest/test_handshake, graph/test_websocket",
+    "providers/base": "a protocol",
+    "providers/child": "providers/test_supervisor",
+    "providers/failures": "providers/test_openai_wire",
+    "providers/keeper": "providers/test_supervisor",
+    "providers/loopback": "providers/test_local",
+    "providers/sse": "providers/test_openai_wire",
+    "providers/weights_store": "providers/test_weights",
+    "rest/deps": "rest/test_auth",
+    "rest/routes": "rest/test_home",
+    "services": "rest/test_handshake: the sockets' counts",
+    "streaming": "test_disconnect",
+}
+
+
+@cache
+def committed() -> tuple[Path, ...]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return tuple(path for name in listing.stdout.splitlines() if (path := ROOT / name).is_file())
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def sources() -> list[Path]:
+    """The product's modules: not tests, not benchmarks, not migrations."""
+    names = [(path, name_of(path)) for path in committed() if path.suffix == ".py"]
+    return [path for path, name in names if name.split("/")[0] in PACKAGES or "/" not in name]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def places(path: Path, nodes: Iterator[ast.AST]) -> list[str]:
+    return [f"{name_of(path)}:{getattr(node, 'lineno', 0)}" for node in nodes]
+
+
+def test_imports_point_one_way(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cycle cannot be understood a piece at a time; what a layer may use is written in pyproject.toml."""
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0, capsys.readouterr().out
+
+
+def test_no_file_is_longer_than_one_reads_in_one_go() -> None:
+    long = {name_of(path): lines for path in committed() if path.suffix == ".py" and (lines := _lines(path)) > LONGEST}
+    assert long == {}
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_imports_stand_at_the_top_but_for_marked_heavy_ones() -> None:
+    """One inside a function hides a cycle or a cost. One that is meant says so: `# noqa: PLC0415` and why."""
+    found = []
+    for path in sources():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for function in ast.walk(parsed(path)):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+                found += places(path, (node for node in inner if "noqa: PLC0415" not in lines[node.lineno - 1]))
+    assert found == []
+
+
+def test_queries_live_in_models() -> None:
+    """There every one of them has a name, an owner and a test; elsewhere the next one forgets the owner."""
+    found = []
+    for path in sources():
+        if name_of(path).startswith("models/"):
+            continue
+        imports = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.ImportFrom)]
+        found += places(
+            path,
+            (
+                node
+                for node in imports
+                if (node.module or "").split(".")[0] in {"sqlalchemy", "sqlmodel"}
+                and {alias.name for alias in node.names} & {"select", "update", "delete", "insert", "text", "func"}
+            ),
+        )
+    assert found == []
+
+
+def test_every_module_has_its_test() -> None:
+    """Where one looks first. A module that is tested under another's name stands in the list above, with where."""
+    tests = {name_of(path) for path in committed() if path.name.startswith("test_")}
+    without = set()
+    for path in sources():
+        name = name_of(path).removesuffix(".py")
+        folder, _, module = name.rpartition("/")
+        if module != "__init__" and f"tests/{folder}/test_{module}.py".replace("//", "/") not in tests:
+            without.add(name)
+    assert without - set(TESTED_ELSEWHERE) == set(), "give it a test, or say here where it is tested"
+    assert set(TESTED_ELSEWHERE) - without == set(), "it has a test of its own now: strike it out here"
+
+
+def test_the_tests_that_are_named_there_exist() -> None:
+    for told in TESTED_ELSEWHERE.values():
+        for named in re.findall(r"(?:\w+/)?test_\w+", told):
+            assert (ROOT / "tests" / f"{named}.py").exists(), named
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """The table in docs/operations.md is made of these."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    """`settings` reads it for the product, `serve` knows uvicorn's own variable; `fetch` hands it on to pip."""
+    allowed = {"settings.py", "serve.py", "providers/fetch.py"}
+    found = []
+    for path in sources():
+        if name_of(path) not in allowed:
+            read = (node for node in ast.walk(parsed(path)) if _reads_environment(node))
+            found += places(path, read)
+    assert found == []
+
+
+def _reads_environment(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "putenv"}
+
+
+def test_only_the_command_line_prints() -> None:
+    """A server's output is its log, which has levels and can be told to leave tokens out."""
+    found = []
+    for path in sources():
+        if name_of(path) != "cli.py":
+            calls = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
+            found += places(
+                path, (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print")
+            )
+    assert found == []
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    for path in committed():
+        try:
+            yield name_of(path), path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def test_nothing_is_left_to_do_later() -> None:
+    """A note in the code is found by nobody: it is an issue, or it is done."""
+    mark = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+    assert [name for name, text in texts() if not name.startswith("web/") and mark.search(text)] == []
+
+
+def test_no_registry_is_named() -> None:
+    """Whoever installs has an index of their own choice: a host in a lock file would go past it."""
+    hosts = ["pypi" + ".org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com", "yarn" + "pkg.com"]
+    assert [name for name, text in texts() for host in hosts if host in text] == []
+
+
+def test_the_tree_of_errors_is_as_it_is_drawn() -> None:
+    """The drawing is what one reads; each leaf's code is what clients see."""
+    drawn = set(re.findall(r"\b[A-Z][a-z]\w+\b", (errors.__doc__ or "").split("StartError")[0])) - {"Every"}
+    classes = {kind.__name__: kind for kind in vars(errors).values() if _is_chat_error(kind)}
+    assert set(classes) - drawn == set()
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.search(r"([A-Z][a-z]\w+) +([A-Z_]{5,})$", line):
+            assert classes[match.group(1)].code == match.group(2)
+
+
+def _is_chat_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, errors.ChatError)

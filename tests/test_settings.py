@@ -1,0 +1,317 @@
+import multiprocessing
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import StartError
+from settings import PLACEHOLDER_KEYS, PLACEHOLDER_SECRETS, ROOT, Settings, load_settings
+
+SECRET = "a secret for tests only, 32 bytes or more"
+GUIDE_ENV = """\
+# 服务器配置
+HOST=0.0.0.0
+PORT=8000
+WORKERS=4
+
+# 安全配置
+SECRET_KEY=your-very-secure-secret-key-change-this-in-production
+ALGORITHM=HS256
+ACCESS_TOKEN_EXPIRE_MINUTES=1440
+
+# CORS配置
+ALLOWED_ORIGINS=https://yourdomain.com,https://www.yourdomain.com
+
+# 数据库配置 (可选)
+DATABASE_URL=postgresql://user:password@localhost:5432/chatdb
+
+# Redis配置 (可选)
+REDIS_URL=redis://localhost:6379/0
+
+# AI API配置
+OPENAI_API_KEY=sk-your-openai-key
+ANTHROPIC_API_KEY=sk-ant-your-anthropic-key
+"""
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Settings from these variables alone, in a directory of their own."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.lower() in Settings.model_fields:
+            monkeypatch.delenv(name)
+
+    def load(**variables: str) -> Settings:
+        monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return load_settings()
+
+    return load
+
+
+def refused(load: Load, **variables: str) -> str:
+    with pytest.raises(StartError) as caught:
+        load(**variables)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+class TestTheGuides:
+    def test_defaults_are_those_of_its_code(self, load: Load) -> None:
+        settings = load()
+        assert (settings.host, settings.port, settings.workers) == ("0.0.0.0", 8000, 1)
+        assert (settings.algorithm, settings.access_token_expire_minutes) == ("HS256", 30)
+        assert settings.allowed_origins == ("http://localhost:3000",)
+        assert settings.app_env == "development"
+        assert list(settings.warnings()) == []
+
+    def test_variables_are_read(self, load: Load) -> None:
+        settings = load(
+            HOST="127.0.0.1",
+            PORT="9000",
+            WORKERS="1",
+            SECRET_KEY=SECRET,
+            ALGORITHM="HS256",
+            ACCESS_TOKEN_EXPIRE_MINUTES="1440",
+            ALLOWED_ORIGINS="https://yourdomain.com, https://www.yourdomain.com/",
+            DATABASE_URL="sqlite:///chat.db",
+        )
+        assert (settings.host, settings.port, settings.access_token_expire_minutes) == ("127.0.0.1", 9000, 1440)
+        assert settings.signing_secret() == SECRET
+        assert settings.allowed_origins == ("https://yourdomain.com", "https://www.yourdomain.com")
+        assert settings.database_path == Path.cwd() / "chat.db"
+
+    def test_env_file_stops_the_start_with_one_line_that_names_what_is_not_there_yet(
+        self, load: Load, tmp_path: Path
+    ) -> None:
+        """By design until there are workers, PostgreSQL and Redis; all at once, or it takes three starts to learn."""
+        (tmp_path / ".env").write_text(GUIDE_ENV, encoding="utf-8")
+        line = refused(load)
+        for name in ("WORKERS", "DATABASE_URL", "REDIS_URL"):
+            assert name in line
+        for fine in ("SECRET_KEY", "OPENAI_API_KEY", "ALLOWED_ORIGINS", "password"):
+            assert fine not in line
+
+    def test_env_file_without_those_three_starts_and_warns(self, load: Load, tmp_path: Path) -> None:
+        lines = [line for line in GUIDE_ENV.splitlines() if not line.startswith(("WORKERS", "DATABASE", "REDIS"))]
+        (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
+        settings = load()
+        assert settings.access_token_expire_minutes == 1440
+        assert settings.provider_keys() == {}
+        warned = "\n".join(settings.warnings())
+        for name in ("SECRET_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+            assert f"{name} is the guide's placeholder" in warned
+        assert settings.signing_secret() not in PLACEHOLDER_SECRETS
+
+    def test_every_variable_is_a_setting(self) -> None:
+        names = [line.split("=")[0].lower() for line in GUIDE_ENV.splitlines() if "=" in line]
+        assert len(names) == 11
+        assert set(names) <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PORT": "0"}, ["PORT"]),
+        ({"PORT": "http"}, ["PORT"]),
+        ({"PORT": "70000"}, ["PORT"]),
+        ({"WORKERS": "2"}, ["WORKERS", "not supported yet"]),
+        ({"ALGORITHM": "none"}, ["ALGORITHM"]),
+        ({"ALGORITHM": "RS256"}, ["ALGORITHM"]),
+        ({"ACCESS_TOKEN_EXPIRE_MINUTES": "0"}, ["ACCESS_TOKEN_EXPIRE_MINUTES"]),
+        ({"ALLOWED_ORIGINS": "*"}, ["ALLOWED_ORIGINS", "*"]),
+        ({"ALLOWED_ORIGINS": "https://a.b,*"}, ["ALLOWED_ORIGINS", "*"]),
+        ({"ALLOWED_ORIGINS": "yourdomain.com"}, ["ALLOWED_ORIGINS", "yourdomain.com"]),
+        ({"ALLOWED_ORIGINS": "https://a.b/path"}, ["ALLOWED_ORIGINS"]),
+        ({"ALLOWED_ORIGINS": "file:///x"}, ["ALLOWED_ORIGINS"]),
+        ({"DATABASE_URL": "postgresql://u:p@h/d"}, ["DATABASE_URL", "PostgreSQL is not supported yet"]),
+        ({"DATABASE_URL": "mysql://u:p@h/d"}, ["DATABASE_URL"]),
+        ({"DATABASE_URL": "sqlite:///:memory:"}, ["DATABASE_URL", "no file"]),
+        ({"DATABASE_URL": "sqlite://"}, ["DATABASE_URL"]),
+        ({"REDIS_URL": "redis://:hidden@h"}, ["REDIS_URL", "not supported yet"]),
+        ({"OPENAI_API_KEY": "sk-real"}, ["OPENAI_API_KEY", "not supported yet"]),
+        ({"LEGACY_SOCKET": "everyone"}, ["LEGACY_SOCKET"]),
+        ({"APP_ENV": "staging"}, ["APP_ENV"]),
+        ({"RATE_LIMITS": "perhaps"}, ["RATE_LIMITS"]),
+        ({"RUN_SECONDS": "0"}, ["RUN_SECONDS"]),
+        ({"PORT": "x", "RUN_QUEUE": "-1"}, ["PORT", "RUN_QUEUE"]),
+        ({"WORKERS": "2", "REDIS_URL": "redis://h"}, ["WORKERS", "REDIS_URL"]),
+    ],
+)
+def test_what_cannot_work_is_one_line_that_names_the_variable(
+    load: Load, variables: dict[str, str], words: list[str]
+) -> None:
+    line = refused(load, **variables)
+    for word in words:
+        assert word in line
+    for private in ("hidden", "sk-real", "u:p"):
+        assert private not in line
+
+
+def test_an_empty_variable_is_an_unset_one(load: Load) -> None:
+    settings = load(PORT="", SECRET_KEY="", REDIS_URL="", DATABASE_URL=" ", OPENAI_API_KEY="  ", MODEL_FALLBACK="")
+    assert settings.port == 8000
+    assert (settings.secret_key, settings.redis_url, settings.database_url) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("none", ()), ("", None), ("a", ("a",)), ("a, b", ("a", "b")), ("NONE", ())]
+)
+def test_fallbacks_are_a_list_or_none(load: Load, value: str, expected: tuple[str, ...] | None) -> None:
+    assert load(MODEL_FALLBACK=value).fallback == expected
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "DEBUG"), ("APP_ENV", "Development")])
+def test_words_are_read_in_any_case(load: Load, name: str, value: str) -> None:
+    assert getattr(load(**{name: value}), name.lower()) == value.lower()
+
+
+@pytest.mark.parametrize("text", [b"PORT=9000\n", "\ufeffPORT=9000\n".encode(), b"# c\r\nPORT=9000\r\n"])
+def test_the_env_file_is_read(load: Load, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / ".env").write_bytes(text)
+    assert load().port == 9000
+    assert load(PORT="9001").port == 9001, "the environment comes first"
+
+
+def test_an_env_file_that_is_no_text_is_said(load: Load, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    assert refused(load).startswith(".env")
+
+
+class TestDatabase:
+    @pytest.mark.parametrize(
+        ("address", "path"),
+        [
+            ("sqlite:///chat.db", "chat.db"),
+            ("sqlite:///./sub/chat.db", "sub/chat.db"),
+            ("sqlite+aiosqlite:///chat.db", "chat.db"),
+            ("sqlite:///chat.db?timeout=5", "chat.db"),
+        ],
+    )
+    def test_is_where_the_address_says(self, load: Load, address: str, path: str) -> None:
+        assert load(DATABASE_URL=address).database_path == Path.cwd() / path
+
+    def test_an_absolute_address_has_four_slashes(self, load: Load) -> None:
+        assert load(DATABASE_URL="sqlite:////srv/chat.db").database_path == Path("/srv/chat.db")
+
+    def test_is_in_the_data_directory_by_default(self, load: Load, tmp_path: Path) -> None:
+        assert load().database_path == tmp_path / "data" / "chat.db"
+        assert Settings.model_fields["data_dir"].default == ROOT / "data"
+
+
+class TestSecret:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "tiny",
+            "x" * 31,
+            "-----BEGIN PRIVATE KEY-----" + "x" * 40,
+            "ssh-rsa " + "A" * 60,
+            "-----BEGIN CERTIFICATE" + "x" * 40,
+        ],
+    )
+    def test_that_is_short_or_a_key_is_refused_without_being_shown(self, load: Load, value: str) -> None:
+        line = refused(load, SECRET_KEY=value)
+        assert line.startswith("SECRET_KEY")
+        assert value not in line
+
+    def test_of_32_bytes_will_do(self, load: Load) -> None:
+        assert load(SECRET_KEY="密" * 11).signing_secret() == "密" * 11
+
+    def test_is_made_once_and_kept_beside_the_database_for_its_owner_alone(self, load: Load, tmp_path: Path) -> None:
+        address = f"sqlite:///{tmp_path}/elsewhere/chat.db"
+        first = load(DATABASE_URL=address).signing_secret()
+        assert len(first) >= 32
+        kept = tmp_path / "elsewhere" / "secret.key"
+        assert kept.read_text() == first
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert load(DATABASE_URL=address).signing_secret() == first
+        assert [each.name for each in kept.parent.iterdir()] == ["secret.key"], "no drafts are left"
+
+    def test_is_the_same_for_processes_that_start_at_once(self, tmp_path: Path) -> None:
+        spawn = multiprocessing.get_context("fork")
+        queue = spawn.Queue()
+        processes = [spawn.Process(target=_tell_secret, args=(tmp_path, queue)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        secrets = {queue.get(timeout=30) for _ in processes}
+        for process in processes:
+            process.join(30)
+        assert len(secrets) == 1
+
+    @pytest.mark.parametrize("damage", [b"", b"short", b"\xff\xfe" * 40])
+    def test_that_is_damaged_stops_the_start(self, load: Load, tmp_path: Path, damage: bytes) -> None:
+        settings = load()
+        settings.signing_secret()
+        (tmp_path / "data" / "secret.key").write_bytes(damage)
+        with pytest.raises(StartError, match=r"SECRET_KEY: .*damaged"):
+            settings.signing_secret()
+
+    def test_that_cannot_be_kept_stops_the_start(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "secret.key").mkdir()
+        with pytest.raises(StartError, match="SECRET_KEY"):
+            load().signing_secret()
+
+
+class TestProduction:
+    @pytest.mark.parametrize("secret", [None, *PLACEHOLDER_SECRETS])
+    def test_needs_a_secret_of_its_own(self, load: Load, secret: str | None) -> None:
+        variables = {} if secret is None else {"SECRET_KEY": secret}
+        assert refused(load, APP_ENV="production", **variables).startswith("SECRET_KEY")
+
+    def test_has_no_scripted_model(self, load: Load) -> None:
+        assert "SCRIPTED_MODEL" in refused(load, APP_ENV="production", SECRET_KEY=SECRET, SCRIPTED_MODEL="true")
+
+    def test_starts_with_a_secret(self, load: Load) -> None:
+        assert load(APP_ENV="production", SECRET_KEY=SECRET).signing_secret() == SECRET
+
+
+class TestWarnings:
+    @pytest.mark.parametrize(
+        ("variables", "word"),
+        [
+            ({"LEGACY_SOCKET": "open"}, "LEGACY_SOCKET=open"),
+            ({"RATE_LIMITS": "off"}, "RATE_LIMITS=off"),
+            ({"SCRIPTED_MODEL": "true"}, "SCRIPTED_MODEL"),
+            ({"GOOGLE_API_KEY": "your-google-key"}, "GOOGLE_API_KEY"),
+        ],
+    )
+    def test_name_what_is_risky(self, load: Load, variables: dict[str, str], word: str) -> None:
+        assert [word in line for line in load(**variables).warnings()] == [True]
+
+    def test_placeholders_are_no_keys(self, load: Load) -> None:
+        for key in PLACEHOLDER_KEYS:
+            assert load(OPENAI_API_KEY=key).provider_keys() == {}
+
+
+def test_nothing_secret_is_in_the_text_of_the_settings() -> None:
+    private = {
+        "secret_key": "hidden-" + "x" * 40,
+        "openai_api_key": "hidden-openai",
+        "anthropic_api_key": "hidden-anthropic",
+        "google_api_key": "hidden-google",
+        "redis_url": "redis://:hidden-redis@host",
+        "database_url": "sqlite:///hidden-database.db",
+    }
+    values: dict[str, Any] = {**private, "_env_file": None}
+    settings = Settings(**values)
+    for text in (repr(settings), str(settings), f"{settings!r:.100000}"):
+        assert "hidden" not in text
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        Settings(_env_file=None).port = 1  # type: ignore[misc]  # that it is refused is the point
+
+
+def _tell_secret(folder: Path, queue: Any) -> None:
+    queue.put(Settings(_env_file=None, data_dir=folder).signing_secret())
