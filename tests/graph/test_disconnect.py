@@ -6,9 +6,10 @@ import asyncio
 import json
 import random
 import re
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 
 import httpx
 import pytest
@@ -190,6 +191,26 @@ async def test_leaving_at_any_moment_of_send_message_harms_nobody(
             stored += 1
             assert (await ended(graph, head["run"]["id"]))["status"] == "COMPLETED"
     assert stored
+
+
+async def test_leaving_at_any_moment_of_chat_leaves_no_run_behind(server: Server, account: Account) -> None:
+    """Also between its being stored and its first follower: it would be written, and paid for, for nobody."""
+    chance = random.Random(0)
+    body = {"query": CHAT, "variables": {"input": chat(model=SLOW)}}
+    for _ in range(40):
+        hang_up = await _post(server, account, body)
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        hang_up()
+    deadline = time.monotonic() + SECONDS
+    while statuses := _statuses(server) - {"CANCELLED", "COMPLETED"}:
+        assert time.monotonic() < deadline, statuses
+        await asyncio.sleep(0.05)
+
+
+def _statuses(server: Server) -> set[str]:
+    """Of all the runs that the server has stored."""
+    with closing(sqlite3.connect(server.data_dir / "chat.db")) as database:
+        return {status for (status,) in database.execute("SELECT DISTINCT status FROM run")}
 
 
 async def test_sockets_that_broke_are_not_counted(server: Server) -> None:
