@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Account, StartServer, register_on
 from tests.graph.client import open_socket
-from tests.graph.documents import CHAT, CHAT_STREAM, FOLLOW, SEND, SLOW, chat, create, ended, start, text_of
+from tests.graph.documents import CHAT, CHAT_STREAM, CREATE, FOLLOW, SEND, SLOW, chat, create, ended, start, text_of
 from tests.graph.http_client import Graph, Json
 from tests.server import Server, running
 
@@ -169,11 +169,27 @@ async def test_a_keyed_answer_does_not_wait_for_ever(start_server: StartServer) 
             assert (await ended(Graph(http, token), run_id, SECONDS))["status"] == "CANCELLED"
 
 
+async def test_leaving_inside_a_transaction_harms_nobody(server: Server, graph: Graph, account: Account) -> None:
+    """Cancelling a handler there now and then left SQLite locked, and everyone's writes failing, for five seconds."""
+    chance = random.Random(0)
+    messages = [{"role": "USER", "content": "x"}] * 20
+    body = {"query": CREATE, "variables": {"input": {"messages": messages}}}
+    before = len(server.log())
+    for _ in range(60):
+        hang_up = await _post(server, account, body)
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        hang_up()
+        begun = time.monotonic()
+        await create(graph)
+        assert time.monotonic() - begun < 2
+    assert not re.search("ERROR|WARNING", server.log()[before:])
+
+
 async def test_leaving_at_any_moment_of_send_message_harms_nobody(
     server: Server, graph: Graph, account: Account
 ) -> None:
     """Once the message is stored its answer is written. Cancelling the handler between the two left a run that nobody
-    worked on, and cancelling it inside its transaction left SQLite locked for five seconds."""
+    worked on."""
     conversations = []
     chance = random.Random(0)
     for _ in range(40):
