@@ -34,10 +34,10 @@ from providers.scripted import ScriptedProvider
 settings.register_profile("unhurried", deadline=None, max_examples=100, stateful_step_count=30)
 settings.load_profile("unhurried")
 
-SECONDS = 10
+SECONDS = 20
 """No test waits longer for anything that has to come."""
 
-GENERATION = GenerationLimits(first_token=5, next_token=5, whole=30, chars=100_000, coalesce=0.005)
+GENERATION = GenerationLimits(first_token=120, next_token=120, whole=300, chars=100_000, coalesce=0.005)
 LIMITS = EngineLimits(
     generation=GENERATION,
     per_process=8,

@@ -6,16 +6,17 @@ import asyncio
 import json
 import random
 import re
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 
 import httpx
 import pytest
 
 from tests.conftest import Account, StartServer, register_on
 from tests.graph.client import open_socket
-from tests.graph.documents import CHAT, CHAT_STREAM, FOLLOW, SEND, SLOW, chat, create, ended, start, text_of
+from tests.graph.documents import CHAT, CHAT_STREAM, CREATE, FOLLOW, SEND, SLOW, chat, create, ended, start, text_of
 from tests.graph.http_client import Graph, Json
 from tests.server import Server, running
 
@@ -168,11 +169,27 @@ async def test_a_keyed_answer_does_not_wait_for_ever(start_server: StartServer) 
             assert (await ended(Graph(http, token), run_id, SECONDS))["status"] == "CANCELLED"
 
 
+async def test_leaving_inside_a_transaction_harms_nobody(server: Server, graph: Graph, account: Account) -> None:
+    """Cancelling a handler there now and then left SQLite locked, and everyone's writes failing, for five seconds."""
+    chance = random.Random(0)
+    messages = [{"role": "USER", "content": "x"}] * 20
+    body = {"query": CREATE, "variables": {"input": {"messages": messages}}}
+    before = len(server.log())
+    for _ in range(60):
+        hang_up = await _post(server, account, body)
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        hang_up()
+        begun = time.monotonic()
+        await create(graph)
+        assert time.monotonic() - begun < 2
+    assert not re.search("ERROR|WARNING", server.log()[before:])
+
+
 async def test_leaving_at_any_moment_of_send_message_harms_nobody(
     server: Server, graph: Graph, account: Account
 ) -> None:
     """Once the message is stored its answer is written. Cancelling the handler between the two left a run that nobody
-    worked on, and cancelling it inside its transaction left SQLite locked for five seconds."""
+    worked on."""
     conversations = []
     chance = random.Random(0)
     for _ in range(40):
@@ -190,6 +207,26 @@ async def test_leaving_at_any_moment_of_send_message_harms_nobody(
             stored += 1
             assert (await ended(graph, head["run"]["id"]))["status"] == "COMPLETED"
     assert stored
+
+
+async def test_leaving_at_any_moment_of_chat_leaves_no_run_behind(server: Server, account: Account) -> None:
+    """Also between its being stored and its first follower: it would be written, and paid for, for nobody."""
+    chance = random.Random(0)
+    body = {"query": CHAT, "variables": {"input": chat(model=SLOW)}}
+    for _ in range(40):
+        hang_up = await _post(server, account, body)
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        hang_up()
+    deadline = time.monotonic() + SECONDS
+    while statuses := _statuses(server) - {"CANCELLED", "COMPLETED"}:
+        assert time.monotonic() < deadline, statuses
+        await asyncio.sleep(0.05)
+
+
+def _statuses(server: Server) -> set[str]:
+    """Of all the runs that the server has stored."""
+    with closing(sqlite3.connect(server.data_dir / "chat.db")) as database:
+        return {status for (status,) in database.execute("SELECT DISTINCT status FROM run")}
 
 
 async def test_sockets_that_broke_are_not_counted(server: Server) -> None:

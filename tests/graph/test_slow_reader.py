@@ -67,13 +67,13 @@ def _narrow(server: Server) -> socket.socket:
 
 
 @asynccontextmanager
-async def _stuffed(server: Server, account: Account, large: str) -> AsyncIterator[ClientConnection]:
-    """A socket that has asked for more than it reads, and follows an endless answer besides."""
+async def _stuffed(server: Server, account: Account, large: str, model: str) -> AsyncIterator[ClientConnection]:
+    """A socket that has asked for more than it reads, behind the first text of an answer of this model."""
     async with dial(server, sock=_narrow(server), max_queue=1, max_size=None, close_timeout=0.1) as connection:
         init = {"type": "connection_init", "payload": {"authorization": account.token}}
         await connection.send(json.dumps(init))
         await connection.recv()
-        payload = {"query": CHAT_STREAM, "variables": {"input": chat(model=ENDLESS)}}
+        payload = {"query": CHAT_STREAM, "variables": {"input": chat(model=model)}}
         await connection.send(json.dumps({"id": "endless", "type": "subscribe", "payload": payload}))
         while json.loads(await connection.recv())["payload"]["data"]["chat"]["__typename"] != "RunTextDelta":
             pass
@@ -98,7 +98,7 @@ async def _open_sockets(server: Server) -> int:
 
 async def test_it_is_closed_and_lets_go_of_what_it_followed(server: Server, account: Account, large: str) -> None:
     before = len(server.log())
-    async with _stuffed(server, account, large):
+    async with _stuffed(server, account, large, ENDLESS):
         begun = time.monotonic()
         await _until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
         assert TIMEOUT / 2 < time.monotonic() - begun < TIMEOUT + 2
@@ -109,9 +109,10 @@ async def test_it_is_closed_and_lets_go_of_what_it_followed(server: Server, acco
 async def test_a_broken_message_from_it_closes_it_without_a_failure_of_ours(
     server: Server, account: Account, large: str
 ) -> None:
-    """The close frame waits behind what is not read; operations that go on sending behind it would raise."""
+    """The close frame waits behind what is not read; an operation that has its next event meanwhile would fail."""
     before = len(server.log())
-    async with _stuffed(server, account, large) as connection:
+    async with _stuffed(server, account, large, "scripted:text=a,wait=0.9,text=b,wait=60") as connection:
+        await asyncio.sleep(0.3)  # until the kernel takes no more, which nobody tells
         await connection.send("{")
         await _until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
     assert "Traceback" not in server.log()
