@@ -1,5 +1,5 @@
-"""Conversations that several people share, without a transport: a real SQLite file, the real engine, and a provider that
-says what the test tells it to."""
+"""Conversations that several people share, without a transport: a real SQLite file, the real engine, and a provider
+that says what the test tells it to."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ class Studio:
     ) -> tuple[Message, Run]:
         return await self.sendings.send(user_id, conversation_id, content, Asking(**asking), parent_id)
 
-    async def exchange(self, user_id: str, conversation_id: str, content: str = "hello", **more: Any) -> tuple[str, str]:
+    async def exchange(
+        self, user_id: str, conversation_id: str, content: str = "hello", **more: Any
+    ) -> tuple[str, str]:
         """Send and wait for the answer: the ids of both messages."""
         question, run = await self.send(user_id, conversation_id, content, **more)
         await self.ended(run)
@@ -166,9 +168,7 @@ async def open_studio(path: Path, *, keep_changes: float = KEEP, **limits: Any) 
         await engine.start()
         happenings = Happenings(database, feed, rights, chats, typing)
         members = Members(database)
-        yield Studio(
-            database, engine, held, conversations, members, chats, sendings, feed, rights, typing, happenings
-        )
+        yield Studio(database, engine, held, conversations, members, chats, sendings, feed, rights, typing, happenings)
         await engine.aclose()
         assert scripted.active == 0, "a stream was left open"
         assert not rights._guards, "a follower's right was left behind"

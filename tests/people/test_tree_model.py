@@ -13,7 +13,14 @@ from typing import Any, ClassVar, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlmodel import select
 
 from chat.conversations import ConversationChanges
@@ -174,5 +181,3 @@ def test_rows_head_and_counters_agree_whatever_is_done(migrated: Path, tmp_path:
     """Every list and every statistic is read from `active`, `depth` and counters that only these writes keep true."""
     Tree.template = migrated
     run_state_machine_as_test(Tree, settings=settings(max_examples=8, stateful_step_count=20, deadline=None))
-
-
