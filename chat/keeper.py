@@ -40,6 +40,8 @@ from models.worker import (
 
 logger = logging.getLogger(__name__)
 
+LOOKS_PER_LEASE = 12
+"""A look is two reads of tiny tables, 0.5 ms: a worker's death is noticed 0.2 s after its lease of 2 s."""
 RECOVERED_AT_ONCE = 50
 """Runs ended in one transaction, so that the other writers wait some 50 ms at most."""
 SWEEP_SECONDS = 10.0
@@ -76,7 +78,7 @@ class Keeper:
         self._works = works
         self._lease = lease
         self._keep = keep
-        self._ticked_at = time.monotonic()
+        self._awake_at = self._renewed_at = time.monotonic()
         self._judge_from = 0.0
         self._swept_at = self._pruned_at = time.monotonic()
         self._swept_row = 0
@@ -90,7 +92,7 @@ class Keeper:
             await register_worker(session, self.worker, self._lease)
             self._swept_row = await newest_journal_row(session)
         await self.recover()
-        self._ticked_at = time.monotonic()
+        self._awake_at = self._renewed_at = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="engine.keeper")
 
     async def aclose(self) -> None:
@@ -113,32 +115,48 @@ class Keeper:
 
     async def _run(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._lease / 4):
-                    await self._hurry.wait()
-            self._hurry.clear()
+            hurried = await self._pause()
             try:
-                await self._keep_once()
+                self._notice_a_delay(time.monotonic() - self._awake_at)
+                if hurried or time.monotonic() - self._renewed_at >= self._lease / 4:
+                    await self._keep_once()
+                elif time.monotonic() >= self._judge_from:
+                    await self.recover()
             except Unavailable:
                 # The file is locked for everyone, or the disk is full: nobody's silence means death now.
                 self._judge_from = NEVER
                 logger.warning("the lease could not be renewed: the database is not available")
             except Exception:
                 logger.exception("the lease could not be renewed")
+            self._awake_at = time.monotonic()
+
+    async def _pause(self) -> bool:
+        """Until the next look at the others' leases; whether there is a hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._lease / LOOKS_PER_LEASE):
+                await self._hurry.wait()
+        hurried = self._hurry.is_set()
+        self._hurry.clear()
+        return hurried
+
+    def _notice_a_delay(self, seconds: float) -> bool:
+        """What kept this process waiting (a lock, a machine that stood still) may have kept the others from renewing:
+        their silence means nothing until they have had a whole lease for it."""
+        # They renew when a quarter of it has passed, so that they lose no more than three quarters.
+        late = seconds > self._lease * 0.75
+        if late or self._judge_from == NEVER:
+            self._judge_from = time.monotonic() + self._lease
+        return late
 
     async def _keep_once(self) -> None:
         begun = time.monotonic()
-        # This process, or the whole machine, stood still: what it missed is not the others' silence.
-        stood_still = begun - self._ticked_at > self._lease / 2
-        self._ticked_at = begun
         async with self._database.write() as session:
             alive = await renew_lease(session, self.worker, self._lease)
             mine = await runs_of_worker(session, self.worker)
             if forgotten := self._forgotten(mine):
                 await release_runs(session, self.worker, forgotten)
-        now = self._ticked_at = time.monotonic()
-        if stood_still or now - begun > self._lease / 4 or self._judge_from == NEVER:
-            self._judge_from = now + self._lease
+        now = self._renewed_at = time.monotonic()
+        self._notice_a_delay(now - begun)
         if not alive:
             await self._fenced()
         for run_id, wanted in mine.items():
@@ -169,7 +187,10 @@ class Keeper:
         async with self._database.read() as session:
             if not await anyone_missing(session):
                 return
+        begun = time.monotonic()
         async with self._database.write() as session:
+            if self._notice_a_delay(time.monotonic() - begun):
+                return
             # The wait for this transaction may have been longer than one's own lease.
             await renew_lease(session, self.worker, self._lease)
             dead = await fence_the_dead(session)

@@ -1,0 +1,91 @@
+"""A worker in a process of its own, told what to do by lines of JSON: `python -m tests.log.child OPTIONS`."""
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from chat.chats import StatelessChat
+from providers.base import Role, Turn
+from tests.chat.conftest import GENERATION, Core, open_core
+
+
+@contextmanager
+def patched(constants: dict[str, float]) -> Iterator[None]:
+    """Module constants such as `chat.keeper.SWEEP_SECONDS`, set for as long as the block lasts."""
+    before = {}
+    for path, value in constants.items():
+        module, _, name = path.rpartition(".")
+        before[path] = getattr(importlib.import_module(module), name)
+        setattr(importlib.import_module(module), name, value)
+    try:
+        yield
+    finally:
+        for path, value in before.items():
+            module, _, name = path.rpartition(".")
+            setattr(importlib.import_module(module), name, value)
+
+
+def open_worker(path: Path, options: dict[str, Any]) -> AbstractAsyncContextManager[Core]:
+    """A core; of the generation's limits, `coalesce` can be chosen."""
+    limits = dict(options)
+    generation = replace(GENERATION, coalesce=limits.pop("coalesce", GENERATION.coalesce))
+    return open_core(path, generation=generation, **limits)
+
+
+async def obey(core: Core, order: dict[str, Any], streams: set[asyncio.Task[None]]) -> object:
+    user = order["user"]
+    if order["do"] == "send":
+        return (await core.send(user, order["script"])).id
+    if order["do"] == "limit":
+        await limit_pages(core, order["full"])
+        return None
+    turns = [Turn(Role.USER, "hello")]
+    stream = core.chats.chat(
+        user, StatelessChat(turns, model=f"scripted:{order['script']}", idempotency_key=order["key"])
+    )
+    run_id = (await anext(stream)).run_id
+
+    async def drain() -> None:
+        async for _ in stream:
+            pass
+
+    streams.add(asyncio.create_task(drain()))
+    return run_id
+
+
+async def limit_pages(core: Core, full: bool) -> None:
+    """Let the disk be full, or not: a limit that each connection has for itself."""
+    async with core.database.write() as session:
+        connection = await session.connection()
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one() if full else 1_000_000
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    journal = core.engine.writer._journal
+    await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))
+
+
+async def main(path: Path, constants: dict[str, float], options: dict[str, Any]) -> None:
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    streams: set[asyncio.Task[None]] = set()
+    with patched(constants):
+        async with open_worker(path, options) as core:
+            print(json.dumps({"ready": core.engine.keeper.worker}), flush=True)
+            while line := await lines.readline():
+                try:
+                    answer = {"result": await obey(core, json.loads(line), streams)}
+                except Exception as error:
+                    answer = {"error": type(error).__name__}
+                print(json.dumps(answer), flush=True)
+            await core.engine.aclose()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    asyncio.run(main(Path(arguments["path"]), arguments["constants"], arguments["options"]))

@@ -1,0 +1,230 @@
+"""The set-ups in which the log has to keep its promises. A new one (PostgreSQL, Redis) is one more `Setup`.
+
+`reader` is the engine through which followers come; where the writer is differs. `look` reads what is stored through a
+connection that neither of them has.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from chat.chats import StatelessChat
+from chat.codec import decode_event
+from chat.events import RunEvent
+from models.migrate import migrate
+from models.run import Run
+from providers.base import Role, Turn
+from tests.chat.conftest import Core
+from tests.log.child import limit_pages, open_worker, patched
+from tests.server import ROOT
+
+SECONDS = 20
+"""No test waits longer for anything that has to come."""
+
+
+@dataclass
+class Worker:
+    """A process that writes runs."""
+
+    process: asyncio.subprocess.Process
+    name: str
+
+    async def ask(self, **order: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"user": None, **order}).encode() + b"\n")
+        async with asyncio.timeout(SECONDS):
+            answer = json.loads(await self.process.stdout.readline())
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def worker(path: Path, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Worker]:
+    """A worker in a process of its own, stopped at the end of the block if it is still there."""
+    arguments = json.dumps({"path": str(path), "constants": constants or {}, "options": options})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.log.child",
+        arguments,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            ready = json.loads(await process.stdout.readline())
+        yield Worker(process, ready["ready"])
+    finally:
+        process.stdin.close()
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+@dataclass
+class Setup:
+    """Followers come through `reader`; runs are written by `writer`, or by `reader` itself."""
+
+    reader: Core
+    path: Path
+    writer: Worker | None = None
+    user: str = ""
+    _streams: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    async def send(self, script: str) -> Run:
+        """A run in a conversation of its own."""
+        if self.writer is None:
+            return await self.reader.send(self.user, script)
+        return await self.reader.row(await self.writer.ask(do="send", user=self.user, script=script))
+
+    async def chat(self, script: str, key: str | None = None) -> Run:
+        """A stateless run that someone follows at its writer's."""
+        if self.writer is not None:
+            return await self.reader.row(await self.writer.ask(do="chat", user=self.user, script=script, key=key))
+        turns = [Turn(Role.USER, "hello")]
+        chat = StatelessChat(turns, model=f"scripted:{script}", idempotency_key=key)
+        stream = self.reader.chats.chat(self.user, chat)
+        run_id = (await anext(stream)).run_id
+
+        async def drain() -> None:
+            async for _ in stream:
+                pass
+
+        self._streams.add(asyncio.create_task(drain()))
+        return await self.reader.row(run_id)
+
+    async def limit(self, full: bool) -> None:
+        """Let the writer's disk be full, or not."""
+        if self.writer is None:
+            await limit_pages(self.reader, full)
+        else:
+            await self.writer.ask(do="limit", full=full)
+
+    async def follow(self, run: Run, after: int | None = None) -> AsyncGenerator[RunEvent, None]:
+        async with asyncio.timeout(SECONDS):
+            async for event in self.reader.chats.follow(self.user, run.id, after):
+                yield event
+
+    async def events(self, run: Run, after: int | None = None) -> list[RunEvent]:
+        return [event async for event in self.follow(run, after)]
+
+    def look(self, sql: str, *values: object) -> list[Any]:
+        """What a connection of its own finds at this moment."""
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(sql, values).fetchall()
+        finally:
+            connection.close()
+
+    def stored(self, run_id: str) -> list[RunEvent]:
+        """The run's events, put together from segments and journal without the code under test."""
+        found: list[Any] = []
+        pieces = [
+            (first, orjson.loads(body))
+            for first, body in self.look("SELECT first_seq, body FROM run_segment WHERE run_id = ? ORDER BY 1", run_id)
+        ]
+        for (body,) in self.look("SELECT body FROM run_journal ORDER BY id"):
+            pieces += [(first, events) for key, first, events in orjson.loads(body) if key == run_id]
+        for first, events in pieces:
+            if 0 <= len(found) - first < len(events):
+                found.extend(events[len(found) - first :])
+        return [decode_event(run_id, seq, code) for seq, code in enumerate(found)]
+
+    def trim_what_is_in_segments(self, run_id: str) -> None:
+        """Take the journal's rows away as early as it may ever happen."""
+        connection = sqlite3.connect(self.path, timeout=SECONDS, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        segments = connection.execute("SELECT first_seq, body FROM run_segment WHERE run_id = ?", (run_id,)).fetchall()
+        safe = max((first + len(orjson.loads(body)) for first, body in segments), default=0)
+        for row, body in connection.execute("SELECT id, body FROM run_journal").fetchall():
+            if all(first + len(events) <= safe for _, first, events in orjson.loads(body)):
+                connection.execute("DELETE FROM run_journal WHERE id = ?", (row,))
+        connection.execute("COMMIT")
+        connection.close()
+
+    def windows(self) -> int:
+        """Transactions of the journal so far."""
+        return int(self.look("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'run_journal'")[0][0])
+
+    def leftovers(self, run_id: str) -> tuple[int, int]:
+        """Segments, and rows of the journal that name this run."""
+        segments = self.look("SELECT count(*) FROM run_segment WHERE run_id = ?", run_id)[0][0]
+        rows = self.look("SELECT body FROM run_journal")
+        return segments, sum(run_id.encode() in body for (body,) in rows)
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database to copy: migrating takes longer than most tests."""
+    made = tmp_path_factory.mktemp("empty") / "chat.db"
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path, empty: Path) -> Path:
+    return Path(shutil.copy(empty, tmp_path / "chat.db"))
+
+
+OpenSetup = Callable[..., AbstractAsyncContextManager[Setup]]
+
+
+@asynccontextmanager
+async def one_process(path: Path, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Setup]:
+    with patched(constants or {}):
+        async with open_worker(path, options) as core:
+            yield Setup(core, path, user=await core.user())
+
+
+@asynccontextmanager
+async def several_processes(
+    path: Path, constants: dict[str, float] | None = None, **options: Any
+) -> AsyncIterator[Setup]:
+    async with worker(path, constants, **options) as child:
+        with patched(constants or {}):
+            async with open_worker(path, options) as core:
+                yield Setup(core, path, child, await core.user())
+
+
+SETUPS = {"SQLite, one process": one_process, "SQLite, several processes": several_processes}
+
+
+@pytest.fixture(params=SETUPS, ids=lambda name: name.replace(" ", "_"))
+def opened(request: pytest.FixtureRequest, path: Path) -> OpenSetup:
+    """Opens the set-up on an empty database: `async with opened(keep=1) as setup`."""
+    return lambda *arguments, **options: SETUPS[request.param](path, *arguments, **options)
+
+
+async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
