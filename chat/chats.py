@@ -146,7 +146,13 @@ class Chats:
         """A run that the user caused, or that writes in a conversation in which the user has a part, as it is now."""
         async with self._database.read() as session:
             run = (await runs_of(session, user_id, [run_id])).get(run_id)
-        return None if run is None else self._engine.live(run)
+        if run is None:
+            return None
+        live = self._engine.live(run)
+        if run.conversation_id is None:
+            # Its conversation was deleted, which this process may have loaded before.
+            live.conversation_id = live.message_id = None
+        return live
 
     async def follow(self, user_id: str, run_id: str, after: int | None) -> AsyncGenerator[RunEvent, None]:
         """The log of one run behind `after`; ends behind RunFinished. The right to it is looked up once: who
