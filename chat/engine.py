@@ -66,6 +66,7 @@ class Engine:
 
     async def aclose(self) -> None:
         await self.drain()
+        await self._records.aclose()
         with suppress(Unavailable):
             await self.store_late()
         await self._mirror.aclose()
@@ -184,9 +185,8 @@ class Engine:
             prompt = await work.prompt()
             job.run.status = transition(RunStatus(job.run.status), Transition.START)
             job.run.started_at = utc_now()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._records.started(job.run))
-                return await generation.write(prompt)
+            self._records.started(job.run)
+            return await generation.write(prompt)
         finally:
             self._gate.release()
 

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.inputs import storable
+from chat.patience import Patience
 from chat.prompt import estimate_tokens, estimate_turns, trim
 from chat.run import Transition, transition
 from chat.writer import Tail
@@ -74,10 +75,12 @@ class Generation:
     usage: Usage | None = None
     _sent: tuple[Turn, ...] | None = None
     _room: int = field(init=False)
+    _last_seconds: float = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._room = self.limits.chars
+        self._last_seconds = min(self.limits.next_token, FIGURES_SECONDS)
 
     async def write(self, prompt: Prompt) -> Outcome:
         """Ask until someone answers. Provider failures end in the outcome, never in an exception."""
@@ -123,11 +126,15 @@ class Generation:
         self._sent = request.turns
         reason: FinishReason | None = None
         try:
-            async with aclosing(candidate.provider.stream(request)) as stream:
-                async for chunk in self._timed(stream):
+            async with (
+                Patience(self.limits.first_token) as patience,
+                aclosing(candidate.provider.stream(request)) as stream,
+            ):
+                async for chunk in stream:
                     reason = self._take(chunk) or reason
                     if self._room < 0:
                         break
+                    patience.renew(self.limits.next_token if reason is None else self._last_seconds)
         except ProviderError:
             # Behind its finish the answer is whole, whatever becomes of the connection.
             if reason is None:
@@ -148,21 +155,6 @@ class Generation:
         self.tail.delta(kind, storable(chunk.text[: self._room]))
         self._room -= len(chunk.text)
         return FinishReason.LENGTH if self._room < 0 else None
-
-    async def _timed(self, stream: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-        limit, what = self.limits.first_token, "begin"
-        while True:
-            try:
-                async with asyncio.timeout(limit):
-                    chunk = await anext(stream, None)
-            except TimeoutError:
-                raise ProviderTimeout(f"The model did not {what} within {limit:g} seconds") from None
-            if chunk is None:
-                return
-            limit, what = self.limits.next_token, "go on"
-            if isinstance(chunk, FinishChunk):
-                limit = min(limit, FIGURES_SECONDS)
-            yield chunk
 
     def _started(self) -> None:
         run = self.run

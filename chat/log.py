@@ -94,9 +94,10 @@ class RunLog:
                 for event in merge(self.read(position)):
                     position = event.seq
                     yield event
-                # A reader that never waits would otherwise keep the loop to itself while it catches up.
-                await asyncio.sleep(0)
-                if position == self.last_seq:
+                if position != self.last_seq:
+                    # A reader that never waits would otherwise keep the loop to itself while it catches up.
+                    await asyncio.sleep(0)
+                else:
                     if self.finished is not None:
                         return
                     if self.lost is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -38,14 +39,29 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._starting: dict[str, datetime | None] = {}
+        self._starter: asyncio.Task[None] | None = None
 
-    async def started(self, run: Run) -> None:
-        """A run left the queue. Only for those who look: losing this write loses nothing."""
-        try:
-            async with self._database.write() as session:
-                await start_run(session, run.id, {"status": RunStatus.RUNNING, "started_at": run.started_at})
-        except Unavailable:
-            logger.warning("run %s: its start could not be stored", run.id)
+    def started(self, run: Run) -> None:
+        """A run left the queue. Only for those who look: losing this write loses nothing, and those that begin while
+        one is on its way go together with the next."""
+        self._starting[run.id] = run.started_at
+        if self._starter is None or self._starter.done():
+            self._starter = asyncio.create_task(self._store_starts(), name="records.starts")
+
+    async def _store_starts(self) -> None:
+        while self._starting:
+            starts, self._starting = self._starting, {}
+            try:
+                async with self._database.write() as session:
+                    for run_id, at in starts.items():
+                        await start_run(session, run_id, {"status": RunStatus.RUNNING, "started_at": at})
+            except Unavailable:
+                logger.warning("the start of %d runs could not be stored", len(starts))
+
+    async def aclose(self) -> None:
+        if self._starter is not None:
+            await asyncio.wait({self._starter})
 
     async def finished(self, run: Run, log: RunLog, rest: Packed | None, *, keep: bool) -> RunFinished | None:
         """Store the end of a run, its text and its last event, all in one; None when another worker had ended it.

@@ -1,6 +1,5 @@
 """The database: one engine, sessions for reading, and one writer at a time for SQLite."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from errors import Unavailable
 from models.driver import connect
 from models.journal_writer import BUSY_SECONDS, JournalWriter
+from models.write_lock import WriteLock
 
 READERS = 8
 """Each is a thread; a read takes 0.1 to 1 ms, so 8 are far more than one event loop can ask of."""
@@ -41,7 +41,7 @@ class Database:
         self._reader = self._engine(path, READERS, "BEGIN")
         # IMMEDIATE: a transaction that reads first and writes later would fail with "database is locked" unretried.
         self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
-        self._write_lock = asyncio.Lock()
+        self._write_lock = WriteLock()
         self.on_changed: Callable[[], None] | None = None
         self.on_revoked: Callable[[str, str], None] | None = None
 
@@ -89,7 +89,7 @@ class Database:
         """
         with translated():
             async with (
-                self._write_lock,
+                self._write_lock.turn(),
                 AsyncSession(self._writer, expire_on_commit=False) as session,
                 session.begin(),
             ):

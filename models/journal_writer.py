@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from errors import Unavailable
 from models.journal import Packed, encode
+from models.write_lock import WriteLock
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class JournalWriter:
         Unavailable: the disk is full, or the file is locked.
     """
 
-    def __init__(self, path: Path, lock: asyncio.Lock) -> None:
+    def __init__(self, path: Path, lock: WriteLock) -> None:
         self._path = path
         # Shared with the Database: two writers of one process would meet in SQLite's own waiting, which sleeps.
         self._lock = lock
@@ -46,7 +47,7 @@ class JournalWriter:
         await self._run(partial(self._checkpoint, worker, rows, up_to))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        async with self._lock:
+        async with self._lock.turn(urgent=True):
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._thread, work)
             except sqlite3.Error as error:

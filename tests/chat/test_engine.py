@@ -8,6 +8,7 @@ import pytest
 from chat.chats import StatelessChat
 from chat.events import RunEvent, RunFinished, RunQueued, RunStarted, RunTextDelta, text_of
 from errors import BadUserInput, RateLimited, Unavailable
+from models.columns import utc_now
 from models.message import messages_of
 from models.run import RunStatus
 from providers.base import Role, Turn
@@ -31,23 +32,18 @@ class TestAdmission:
             first = asyncio.create_task(all_of(core, user, StatelessChat([Turn(Role.USER, "x")], model="odd")))
             await until(lambda: core.engine.active == 1)
             waiting = []
-            order: list[str] = []
-
-            async def wait(text: str) -> list[RunEvent]:
-                events = await all_of(core, user, asking(f"text={text}"))
-                order.append(text)
-                return events
-
             for number, text in enumerate("abc"):
-                waiting.append(asyncio.create_task(wait(text)))
+                waiting.append(asyncio.create_task(all_of(core, user, asking(f"text={text}"))))
                 await until(lambda expected=number + 2: core.engine.active == expected)  # type: ignore[misc]
             gate.set()
             assert not any(isinstance(event, RunQueued) for event in await first)
+            begun = []
             for position, events in enumerate(await asyncio.gather(*waiting)):
+                begun.append((await core.row(events[0].run_id)).started_at)
                 assert isinstance(events[0], RunQueued)
                 assert events[0].position == position
                 assert isinstance(events[1], RunStarted)
-            assert order == ["a", "b", "c"]
+            assert begun == sorted(begun, key=lambda at: at or utc_now())
 
     async def test_one_user_cannot_take_more_than_their_share(self, path: Path) -> None:
         async with open_core(path, per_user=2) as core:

@@ -61,9 +61,11 @@ async def obey(core: Core, order: dict[str, Any], streams: set[asyncio.Task[None
 
 async def limit_pages(core: Core, full: bool) -> None:
     """Let the disk be full, or not: a limit that each connection has for itself."""
+    pages = 1_000_000
     async with core.database.write() as session:
         connection = await session.connection()
-        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one() if full else 1_000_000
+        if full:
+            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
         await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     journal = core.engine.writer._journal
     await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))

@@ -1,0 +1,53 @@
+"""How long a provider may be silent: one timer for a whole answer, not one for each chunk."""
+
+import asyncio
+from types import TracebackType
+
+from errors import ProviderTimeout
+
+
+class Patience:
+    """Ends its block when nobody has called `renew` in time. Renewing writes a number down; the timer looks at it when
+    it fires. A context of asyncio.timeout for each chunk cost 5 µs of the 15 that a token may take.
+
+    Raises:
+        ProviderTimeout: at the end of the block, in the place of the cancellation.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._what = "begin"
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + seconds
+        self._timeout = asyncio.timeout(None)
+        self._timer = self._loop.call_at(self._until, self._look)
+
+    def renew(self, seconds: float) -> None:
+        """From now on it may be silent for so long."""
+        self._seconds, self._what = seconds, "go on"
+        self._until = self._loop.time() + seconds
+        if self._until < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now >= self._until:
+            self._timeout.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    async def __aenter__(self) -> "Patience":
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as ours:
+            error = ours
+        if isinstance(error, TimeoutError):
+            raise ProviderTimeout(f"The model did not {self._what} within {self._seconds:g} seconds") from None
