@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = (0.2, 1.0, 3.0)
 """A full disk or a locked file often passes; after 4 s the answer is given up, and its follower told so."""
+
+STARTS_AT_ONCE = 20
+"""In one transaction of some 10 ms, behind which the log's window may have to wait."""
 
 MESSAGE_STATUS = {
     RunStatus.COMPLETED: MessageStatus.COMPLETE,
@@ -51,7 +55,8 @@ class Records:
 
     async def _store_starts(self) -> None:
         while self._starting:
-            starts, self._starting = self._starting, {}
+            starts = dict(islice(self._starting.items(), STARTS_AT_ONCE))
+            self._starting = {run_id: at for run_id, at in self._starting.items() if run_id not in starts}
             try:
                 async with self._database.write() as session:
                     for run_id, at in starts.items():

@@ -50,7 +50,7 @@ class Socket:
         await self.connection.send(json.dumps({"id": key, "type": "subscribe", "payload": payload}))
         under_way = True
         try:
-            while (message := await asyncio.wait_for(queue.get(), SECONDS))["type"] == "next":
+            while (message := await _next(queue))["type"] == "next":
                 yield message["payload"]
             under_way = False
             if message["type"] == "error":
@@ -74,6 +74,12 @@ class Socket:
         """The answer to a query or a mutation."""
         (data,) = [data async for data in self.events(query, **variables)]
         return data
+
+
+async def _next(queue: asyncio.Queue[Json]) -> Json:
+    # Not wait_for: in 3.11 it loses a cancel that comes together with a message, and the reader then waits on.
+    async with asyncio.timeout(SECONDS):
+        return await queue.get()
 
 
 @asynccontextmanager

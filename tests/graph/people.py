@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.graph.client import open_socket
@@ -123,8 +123,6 @@ async def settled(reader: Reader, graph: Graph, conversation: str) -> str:
             assert not reader.task.done(), (reader.task, reader.seen)
             await graph.data(rename, id=conversation)
             reader.news.clear()
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(reader.news.wait(), 0.3)
-            except TimeoutError:
-                continue
     return str(reader.seen[-1]["cursor"])

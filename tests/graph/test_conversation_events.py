@@ -151,15 +151,16 @@ async def test_a_cursor_that_is_too_old_is_told_so_and_it_goes_on_live(start_ser
         conversation = (await create(graph, model="scripted"))["id"]
         for title in "abc":
             await graph.data(UPDATE, input={"id": conversation, "title": title})
-        async with asyncio.timeout(SECONDS):
-            while True:
-                async with reading(server, account.token, EVENTS, FIELD, id=conversation, after="MQ") as reader:
-                    await settled(reader, graph, conversation)
-                    if reader.seen[0]["__typename"] == "ConversationResync":
-                        break
-                await asyncio.sleep(0.1)
+        for _ in range(20):
+            async with reading(server, account.token, EVENTS, FIELD, id=conversation, after="MQ") as reader:
+                await settled(reader, graph, conversation)
+            if reader.seen[0]["__typename"] == "ConversationResync":
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError((reader.seen, server.log()))
         kinds = [event["__typename"] for event in reader.seen]
-        assert kinds.count("ConversationResync") == 1
+        assert kinds.count("ConversationResync") == 1, (reader.seen, server.log())
         assert kinds[-1] == "ConversationChanged"
         async with reading(server, account.token, EVENTS, FIELD, id=conversation, after="OTk5OTk5") as reader:
             await reader.kind("ConversationResync")

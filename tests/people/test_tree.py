@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,7 @@ from models.run import RunStatus
 from models.user import User
 from providers.base import Role
 from tests.chat.conftest import until
-from tests.people.conftest import Studio
+from tests.people.conftest import Studio, open_studio
 
 
 async def _siblings(studio: Studio, message_id: str) -> list[str]:
@@ -277,3 +280,24 @@ async def test_who_may_only_read_starts_nothing(studio: Studio) -> None:
         assert raised.value.code == "FORBIDDEN"
     assert (await studio.row(conversation)).message_count == 2
     assert not studio.engine._per_user
+
+
+async def test_a_queue_is_kept_when_another_process_takes_it_over(studio: Studio, path: Path, tmp_path: Path) -> None:
+    """None of them had come to a word: each is begun again, and still behind the one in front of it."""
+    user = await studio.user()
+    conversation = await studio.conversation(user)
+    runs = [(await studio.send(user, conversation, str(number), model="held:a", queue=True))[1] for number in range(3)]
+    # What a process leaves that dies at this moment.
+    left = tmp_path / "left.db"
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(left)) as target:
+        source.backup(target)
+    async with open_studio(left) as heir:
+        await until(lambda: bool(heir.held.asked))
+        await until(lambda: all(heir.engine.log_of(run.id) for run in runs))
+        assert len(heir.held.asked) == 1
+        heir.held.say("a", "A", None, "B", None, "C", None)
+        for run in runs:
+            assert (await heir.ended(await heir.chats.own_run(user, run.id))).status == RunStatus.COMPLETED
+        assert [row.content for row in await heir.branch(conversation)] == ["0", "A", "1", "B", "2", "C"]
+        assert [content for _, content in _prompt(heir)] == ["0", "A", "1", "B", "2"]
+    studio.held.say("a", None, None, None)
