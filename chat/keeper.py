@@ -41,7 +41,7 @@ from models.worker import (
 logger = logging.getLogger(__name__)
 
 LOOKS_PER_LEASE = 12
-"""A look is two reads of tiny tables, 0.5 ms: a worker's death is noticed 0.2 s after its lease of 2 s."""
+"""A look is two small reads: a worker's death is noticed within 0.2 s of the end of its lease of 2 s."""
 RECOVERED_AT_ONCE = 50
 """Runs ended in one transaction, so that the other writers wait some 50 ms at most."""
 SWEEP_SECONDS = 10.0

@@ -28,7 +28,7 @@ RETRY_SECONDS = (0.2, 1.0, 3.0)
 """A full disk or a locked file often passes; after 4 s the answer is given up, and its follower told so."""
 
 STARTS_AT_ONCE = 20
-"""In one transaction of some 10 ms, behind which the log's window may have to wait."""
+"""In one transaction, behind which the log's window may have to wait."""
 
 MESSAGE_STATUS = {
     RunStatus.COMPLETED: MessageStatus.COMPLETE,

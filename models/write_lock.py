@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 
 class WriteLock:
-    """In order, but for the urgent: 500 answers that begin at once are 500 transactions, 5 s in which none of those
-    that stream would show a word. The log writes 50 times a second at most, so the others come to their turn."""
+    """In order, but for the urgent: 500 answers that began at once were 500 transactions, and on a busy machine
+    nobody saw a word for 7 s. The log writes 50 times a second at most, so the others come to their turn."""
 
     def __init__(self) -> None:
         self._held = False
