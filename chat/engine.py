@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 
 from chat.admission import FairGate
 from chat.events import RunEvent, RunFailure, RunFinished, RunQueued
-from chat.generation import Generation, Outcome, internal_failure, set_end, set_failed
+from chat.generation import Generation, Outcome, internal_failure, set_end, set_failed, stopped
 from chat.jobs import EngineLimits, Job, Place, Work
 from chat.keeper import Keeper
 from chat.log import RunLog, ended_events
@@ -161,12 +161,12 @@ class Engine:
 
     async def _outcome(self, job: Job, work: Work, generation: Generation) -> Outcome:
         if job.stop is not None:
-            return Outcome(job.stop)
+            return stopped(job.stop)
         # A task of its own: a cancel that comes before its first step, or during the end's writes, loses nothing.
         job.task = asyncio.create_task(self._work(job, work, generation))
         await asyncio.wait([job.task])
         if job.task.cancelled():
-            return Outcome(job.stop or Transition.INTERRUPT)
+            return stopped(job.stop or Transition.INTERRUPT)
         try:
             return job.task.result()
         except Exception:

@@ -181,6 +181,16 @@ def _failed(error: ProviderError) -> Outcome:
     return Outcome(Transition.FAIL, error=failure_of(error))
 
 
+SERVER_STOPPED = "The server that wrote this answer stopped"
+
+
+def stopped(reason: Transition) -> Outcome:
+    """Cancelled, or cut off by the server's own stop: then asking again may well help."""
+    if reason is not Transition.INTERRUPT:
+        return Outcome(reason)
+    return Outcome(reason, error=RunFailure(ErrorCode.UNAVAILABLE, SERVER_STOPPED, retryable=True))
+
+
 def internal_failure(run_id: str) -> Outcome:
     """For what we did not foresee; the log has the details under the run's id."""
     logger.exception("run %s failed", run_id)

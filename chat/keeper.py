@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.codec import decode_event
 from chat.events import RunEvent, RunReasoningDelta, RunTextDelta
+from chat.generation import SERVER_STOPPED
 from chat.prompt import estimate_tokens
 from chat.records import Text, end_run
 from errors import ErrorCode, Unavailable
@@ -124,8 +125,9 @@ class Keeper:
                     await self.recover()
             except Unavailable:
                 # The file is locked for everyone, or the disk is full: nobody's silence means death now.
+                if self._judge_from != NEVER:
+                    logger.warning("the lease cannot be renewed: the database is not available")
                 self._judge_from = NEVER
-                logger.warning("the lease could not be renewed: the database is not available")
             except Exception:
                 logger.exception("the lease could not be renewed")
             self._awake_at = time.monotonic()
@@ -201,8 +203,10 @@ class Keeper:
             for run, events in fresh:
                 await self._begin_again(run, events)
             ended += found - len(fresh)
-        if dead or ended:
-            logger.warning("%d runs of a process that stopped were ended as INTERRUPTED", ended)
+        if ended:
+            logger.warning("a process stopped: %d of its runs were ended as INTERRUPTED", ended)
+        elif dead:
+            logger.info("a process stopped; it left no run to be ended")
 
     async def _recover_some(self) -> tuple[int, list[tuple[Run, list[Encoded]]]]:
         """How many were found, and those of them that are to be begun again."""
@@ -250,7 +254,7 @@ class Keeper:
         run.status = RunStatus.CANCELLED if run.cancel_requested else RunStatus.INTERRUPTED
         if not run.cancel_requested:
             run.error_code = ErrorCode.UNAVAILABLE
-            run.error_message = "The server that wrote this answer stopped"
+            run.error_message = SERVER_STOPPED
             run.error_retryable = True
         if text.text or text.reasoning:
             run.prompt_tokens, run.completion_tokens = 0, estimate_tokens(text.text + (text.reasoning or ""))

@@ -1,4 +1,4 @@
-"""The run log: what a run produced, numbered, and followed from any number. It lives in the process that writes it."""
+"""The run log: what a run produced, numbered, and followed from any number. This is its live copy in a process."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence

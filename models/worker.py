@@ -41,10 +41,6 @@ async def renew_lease(session: AsyncSession, worker: str, lease: float) -> bool:
     return bool(result.rowcount)
 
 
-async def is_live(session: AsyncSession, worker: str) -> bool:
-    return (await session.exec(select(Worker.id).where(Worker.id == worker))).first() is not None
-
-
 async def anyone_missing(session: AsyncSession) -> bool:
     """Whether a lease has passed, or a run has no worker: a read, so that looking costs the writers nothing."""
     expired = select(Worker.id).where(col(Worker.lease_until) < database_now()).limit(1)

@@ -19,10 +19,10 @@ SETTLED = 5_000
 ALLOWED_BYTES = 200_000
 
 
-class EndlessChats:
+class EndlessHappenings:
     """As many deltas as anyone can want."""
 
-    async def follow(self, _user_id: str, run_id: str, _after: int | None) -> AsyncGenerator[RunEvent, None]:
+    async def of_run(self, _user_id: str, run_id: str, _after: int | None) -> AsyncGenerator[RunEvent, None]:
         for seq in range(EVENTS):
             yield RunTextDelta(run_id, seq, f"word {seq} ")
 
@@ -32,7 +32,7 @@ async def test_an_event_leaves_nothing_behind() -> None:
     each event makes anew: 1.3 KB an event, 20 MB over these, until the subscription ends. A long answer on many sockets
     would take the server's memory.
     """
-    services = cast(Services, SimpleNamespace(database=None, chats=EndlessChats()))
+    services = cast(Services, SimpleNamespace(database=None, happenings=EndlessHappenings()))
     context = Context(services, Viewer("user_1", "someone", 2**31))
     runner = Runner(core_schema(), 1000)
     operation = runner.prepare({"query": FOLLOW, "variables": {"id": "run_1"}})
