@@ -75,7 +75,7 @@ class Sendings:
             )
             return conversation, parent, content
 
-        return await self._once(user_id, asking, place, there=parent_id is not None)
+        return await self._once(user_id, asking, place)
 
     async def edit(self, user_id: str, message_id: str, content: str, asking: Asking) -> tuple[Message, Run]:
         """A sibling of one's message with another text, and an answer to it.
@@ -91,7 +91,7 @@ class Sendings:
                 raise BadUserInput("Only a user's message can be edited", field="messageId")
             return conversation, await _message(session, conversation, message.parent_id, "messageId"), content
 
-        return await self._once(user_id, asking, place, there=True)
+        return await self._once(user_id, asking, place)
 
     async def regenerate(self, user_id: str, message_id: str, asking: Asking) -> Run:
         """A sibling of the answer.
@@ -106,7 +106,7 @@ class Sendings:
                 raise BadUserInput("Only the answer to a message can be regenerated", field="messageId")
             return conversation, await _message(session, conversation, message.parent_id, "messageId"), None
 
-        return (await self._once(user_id, asking, place, there=True))[1]
+        return (await self._once(user_id, asking, place))[1]
 
     async def _editable(self, session: AsyncSession, user_id: str, message_id: str) -> tuple[Conversation, Message]:
         message = (await messages_of(session, user_id, [message_id])).get(message_id)
@@ -114,19 +114,19 @@ class Sendings:
             raise NotFound("No such message", field="messageId")
         return await allowed(session, user_id, message.conversation_id, MemberRole.EDITOR), message
 
-    async def _once(self, user_id: str, asking: Asking, place: Placing, *, there: bool) -> tuple[Message, Run]:
-        """The first result of this idempotencyKey, else a new one. `there`: the place was named, it is not the head."""
+    async def _once(self, user_id: str, asking: Asking, place: Placing) -> tuple[Message, Run]:
+        """The first result of this idempotencyKey, else a new one."""
         key = clean_id(asking.idempotency_key, "idempotencyKey")
-        if key is not None and (first := await self._first_result(user_id, key, place, there)) is not None:
+        if key is not None and (first := await self._first_result(user_id, key, place)) is not None:
             return first
         try:
             return await unbroken(self._start(user_id, asking, key, place))
         except KeyTaken:
-            first = await self._first_result(user_id, key or "", place, there)
+            first = await self._first_result(user_id, key or "", place)
             assert first is not None
             return first
 
-    async def _first_result(self, user_id: str, key: str, place: Placing, there: bool) -> tuple[Message, Run] | None:
+    async def _first_result(self, user_id: str, key: str, place: Placing) -> tuple[Message, Run] | None:
         async with self._database.read() as session:
             run = await run_by_key(session, user_id, key)
             if run is None:
@@ -137,8 +137,8 @@ class Sendings:
             if question is None and run.conversation_id is not None:
                 # The message was deleted, or the user was put out of the conversation.
                 raise NotFound("The first result of this idempotencyKey is gone", field="idempotencyKey")
-            if question is None or not _asks_the_same(question, *await place(session), there):
-                # Handing out the first result would lose what is asked now without a word.
+            if question is None or question.conversation_id != (await place(session))[0].id:
+                # In another conversation the first result would be no answer to what is asked now.
                 raise Conflict("This idempotencyKey was used for something else", field="idempotencyKey")
         return question, self._engine.live(run)
 
@@ -255,16 +255,6 @@ class Sendings:
         except ChatError:
             return False
         return True
-
-
-def _asks_the_same(
-    question: Message, conversation: Conversation, parent: Message | None, content: str | None, there: bool
-) -> bool:
-    if content is None:
-        return parent is not None and parent.id == question.id
-    above = None if parent is None else parent.id
-    same_place = not there or question.parent_id == above
-    return question.conversation_id == conversation.id and question.content == content and same_place
 
 
 async def _message(
