@@ -202,7 +202,7 @@ def raise_failure(finished: RunFinished) -> None:
     """
     if finished.status is RunStatus.COMPLETED:
         return
-    if finished.error is not None:
+    if finished.error is not None and finished.status is not RunStatus.INTERRUPTED:
         raise error_for(finished.error.code, finished.error.message, finished.error.retry_after)
     if finished.status is RunStatus.CANCELLED:
         raise Conflict("The answer was cancelled")
