@@ -18,27 +18,30 @@ class RunFailure:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunEvent:
+    """Shared by all who follow, and never changed. Not frozen: a frozen one costs three times as much to make, and
+    one is made for each token."""
+
     run_id: str
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunQueued(RunEvent):
     """`position` is the number of runs in front."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunAttemptFailed(RunEvent):
     model: str
     provider: str
     error: RunFailure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunStarted(RunEvent):
     """The provider's first chunk has arrived: this is who really answers."""
 
@@ -48,17 +51,17 @@ class RunStarted(RunEvent):
     message_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunTextDelta(RunEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunReasoningDelta(RunEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunSnapshot(RunEvent):
     """The whole text up to and including `seq`: stands for all the events that are no longer kept."""
 
@@ -66,7 +69,7 @@ class RunSnapshot(RunEvent):
     reasoning: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunFinished(RunEvent):
     """The last event of every run."""
 

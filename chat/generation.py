@@ -75,6 +75,7 @@ class Generation:
     usage: Usage | None = None
     _sent: tuple[Turn, ...] | None = None
     _room: int = field(init=False)
+    _began: bool = False
     _last_seconds: float = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
 
@@ -148,7 +149,8 @@ class Generation:
         if isinstance(chunk, UsageChunk):
             self.usage = chunk.usage
             return None
-        self._started()
+        if not self._began:
+            self._started()
         if isinstance(chunk, FinishChunk):
             return chunk.reason
         kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
@@ -157,9 +159,7 @@ class Generation:
         return FinishReason.LENGTH if self._room < 0 else None
 
     def _started(self) -> None:
-        run = self.run
-        if run.time_to_first_token_ms is not None:
-            return
+        run, self._began = self.run, True
         run.time_to_first_token_ms = round((time.monotonic() - self._begun_at) * 1000, 3)
         values = run.requested_model, run.model, run.provider, run.message_id
         self.tail.event(lambda run_id, seq: RunStarted(run_id, seq, *values))

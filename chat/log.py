@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 
 from chat.events import RunEvent, RunFinished, RunReasoningDelta, RunSnapshot, RunTextDelta, merge
 from errors import BadUserInput, ChatError
@@ -19,7 +20,7 @@ class RunLog:
         self._events: list[RunEvent] = []
         self._texts: list[str] = []
         self._reasonings: list[str] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def last_seq(self) -> int:
@@ -44,22 +45,21 @@ class RunLog:
 
     def append(self, event: RunEvent) -> None:
         """Add the next event and wake whoever waits for it. A gap, or anything behind RunFinished, is a bug of ours."""
-        self._add(event)
-        self._wake()
-
-    def _add(self, event: RunEvent) -> None:
-        if event.seq != self.next_seq or self.finished is not None:
-            raise ValueError(f"event {event.seq} does not follow {self.last_seq}")
-        self._events.append(event)
-        if isinstance(event, RunTextDelta):
-            self._texts.append(event.text)
-        elif isinstance(event, RunReasoningDelta):
-            self._reasonings.append(event.text)
+        self.extend((event,))
 
     def extend(self, events: Sequence[RunEvent]) -> None:
         """Add the next events, waking whoever waits once."""
+        if self.finished is not None and events:
+            raise ValueError(f"event {events[0].seq} does not follow {self.last_seq}, the end")
+        kept = self._events
         for event in events:
-            self._add(event)
+            if event.seq != len(kept):
+                raise ValueError(f"event {event.seq} does not follow {self.last_seq}")
+            kept.append(event)
+            if isinstance(event, RunTextDelta):
+                self._texts.append(event.text)
+            elif isinstance(event, RunReasoningDelta):
+                self._reasonings.append(event.text)
         self._wake()
 
     def lose(self, error: ChatError) -> None:
@@ -71,7 +71,8 @@ class RunLog:
                 self.on_lost()
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -114,11 +115,14 @@ class RunLog:
 
     async def _next(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters.append(waiter)
         try:
             await waiter
-        finally:
-            self._waiters.discard(waiter)
+        except asyncio.CancelledError:
+            # One that left while nothing came would stay for as long as nothing comes.
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            raise
 
 
 def check_after(after: int | None, last_seq: int) -> None:

@@ -164,7 +164,7 @@ class LogWriter:
         self._go = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        self._last_begin = 0.0
+        self._last_begin = self._took = 0.0
         self._last_segments = 0.0
         self._rows: deque[tuple[float, int]] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -220,12 +220,12 @@ class LogWriter:
             tail.drop_pending()
             return
         self._dirty[tail] = None
-        if self._go.is_set():
+        if self._go.is_set() or (self._timer is not None and not urgent):
             return
         now = time.monotonic()
         if urgent or now - self._last_begin >= self._window:
             self._go.set()
-        elif self._timer is None:
+        else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._last_begin + self._window - now, self._go.set)
 
@@ -261,9 +261,11 @@ class LogWriter:
             except Exception:
                 logger.exception("the log's writer failed")
             if self.commits > commits:
-                # Behind: half of the time at most is spent on storing, so that the rest of the process goes on.
+                # Behind: half of the time at most is spent on storing, so that the rest of the process goes on. One
+                # slow window alone (a full collection, a checkpoint of the file) says nothing of the next.
                 took = time.monotonic() - self._last_begin
-                self._window = min(max(self._base, 2 * took), WIDEST_SECONDS)
+                self._window = min(max(self._base, 2 * min(took, self._took)), WIDEST_SECONDS)
+                self._took = took
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
