@@ -72,7 +72,18 @@ class FinishChunk:
     reason: FinishReason
 
 
+# A `ToolCallChunk` will join them when there are tools; until then adapters drop what a model says of calls, and its
+# finish reason TOOL_CALLS is all that shows.
 Chunk = TextChunk | ReasoningChunk | UsageChunk | FinishChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait: for a connection, for the first text (the prompt is read first), then for each next one."""
+
+    connect: float = 10.0
+    first: float = 120.0
+    between: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
+import httpx2
 
 from errors import (
     ContentFiltered,
@@ -66,11 +67,17 @@ _TABLE: Mapping[type[Exception], Callable[[Exception], ProviderError]] = {
     Refused: _refusal,
     Garbled: lambda exc: ProviderError(str(exc)),
     TimeoutError: _says(ProviderTimeout.default_message, ProviderTimeout),
-    httpx.TimeoutException: _says(ProviderTimeout.default_message, ProviderTimeout),
-    httpx.ConnectError: _says("The model's provider could not be reached"),
-    httpx.HTTPError: _says("The connection to the model's provider broke"),
-    httpx.InvalidURL: _says("The address of the model's provider is not valid"),
-    httpx.StreamError: _says("The connection to the model's provider broke"),
+    **{
+        getattr(library, name): translate
+        for library in (httpx, httpx2)  # ours, and the SDKs'
+        for name, translate in {
+            "TimeoutException": _says(ProviderTimeout.default_message, ProviderTimeout),
+            "ConnectError": _says("The model's provider could not be reached"),
+            "HTTPError": _says("The connection to the model's provider broke"),
+            "InvalidURL": _says("The address of the model's provider is not valid"),
+            "StreamError": _says("The connection to the model's provider broke"),
+        }.items()
+    },
     OSError: _says("The connection to the model's provider broke"),
 }
 

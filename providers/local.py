@@ -7,9 +7,9 @@ from contextlib import aclosing
 import httpx
 
 from errors import ModelUnavailable, ProviderError
-from providers.base import Chunk, GenerationRequest, ModelInfo
+from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.loopback import busy_slots, loopback_client
-from providers.openai_wire import Patience, completion_body, stream_completion
+from providers.openai_wire import completion_body, stream_completion
 from providers.supervisor import EmbeddedModel, Endpoint
 
 # Four long prompts at once are read at 20 tokens/s each: 3,500 tokens take three minutes.

@@ -1,12 +1,12 @@
 """The OpenAI-compatible chat-completions protocol, streamed: what is sent, and what comes back as chunks."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
+import httpx2
 import orjson
 
 from providers.base import (
@@ -14,12 +14,14 @@ from providers.base import (
     FinishChunk,
     FinishReason,
     GenerationRequest,
+    Patience,
     ReasoningChunk,
     TextChunk,
     Usage,
     UsageChunk,
 )
 from providers.failures import Garbled, Refused, provider_errors
+from providers.figures import told_usage
 from providers.sse import NOT_AN_ANSWER, DataLines
 
 MAX_ERROR_BODY = 1 << 16  # bytes
@@ -36,13 +38,14 @@ _FINISH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds to wait: for a connection, for the first text (the prompt is read first), then for each next one."""
+class Response(Protocol):
+    """What is read of an HTTP response whose body has not been: httpx's, or httpx2's, which the SDKs use."""
 
-    connect: float = 10.0
-    first: float = 120.0
-    between: float = 60.0
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
 def completion_body(request: GenerationRequest) -> dict[str, object]:
@@ -76,15 +79,25 @@ async def stream_completion(
         async with asyncio.timeout_at(deadline):
             response = await client.send(request, stream=True)
         try:
-            await _refuse(response)
-            async with aclosing(_chunks(response, deadline, patience)) as chunks:
+            async with aclosing(read_completion(response, deadline, patience)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             await response.aclose()
 
 
-async def _refuse(response: httpx.Response) -> None:
+async def read_completion(response: Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
+    """The chunks of an answer whose head has come, the first of them until `deadline` (of the loop's clock).
+
+    Raises Garbled, Refused, TimeoutError and the errors of the response's library: for `provider_errors`.
+    """
+    await _refuse(response)
+    async with aclosing(_chunks(response, deadline, patience)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _refuse(response: Response) -> None:
     """Raises if the answer is not a stream: an error status, a web page, a plain object."""
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and media not in ("text/html", "application/json"):
@@ -95,12 +108,12 @@ async def _refuse(response: httpx.Response) -> None:
             body += data
             if len(body) > MAX_ERROR_BODY:
                 break
-    refused = _refused(_parse(body).get("error"), response.status_code)
+    refused = refused_by(_parse(body).get("error"), response.status_code)
     refused.retry_after = response.headers.get("retry-after")
     raise refused if response.status_code != 200 or refused.words else Garbled(NOT_AN_ANSWER)
 
 
-async def _chunks(response: httpx.Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
+async def _chunks(response: Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
     """The clock runs only while we wait: a slow consumer is not a slow server. Noise does not set it back."""
     now = asyncio.get_running_loop().time
     lines, reader = DataLines(), _Reader()
@@ -110,7 +123,7 @@ async def _chunks(response: httpx.Response, deadline: float, patience: Patience)
         try:
             async with asyncio.timeout_at(deadline):
                 data = await anext(reads, None)
-        except (TimeoutError, httpx.HTTPError):
+        except (TimeoutError, httpx.HTTPError, httpx2.HTTPError):
             if reader.finished:
                 break
             raise
@@ -146,9 +159,9 @@ class _Reader:
 
     def _read(self, message: dict[str, Any]) -> Iterator[Chunk]:
         if error := message.get("error"):
-            raise _refused(error, 500)
+            raise refused_by(error, 500)
         if usage := message.get("usage"):
-            self.usage = _usage(usage)
+            self.usage = _usage(usage) or self.usage
         for choice in message.get("choices") or ():
             if not self.finished:
                 yield from self._choice(choice)
@@ -170,13 +183,13 @@ def _text(value: object) -> str:
     return value
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def _usage(usage: dict[str, Any]) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    return Usage(
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=prompt.get("cached_tokens"),
-        reasoning_tokens=completion.get("reasoning_tokens"),
+    return told_usage(
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        prompt.get("cached_tokens"),
+        completion.get("reasoning_tokens"),
     )
 
 
@@ -188,7 +201,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _refused(error: object, status: int) -> Refused:
+def refused_by(error: object, status: int) -> Refused:
     """An error object (or whatever stands in its place) as one string of words, its number before the response's."""
     if not isinstance(error, dict):
         return Refused(status, str(error or ""))

@@ -18,9 +18,9 @@ from errors import (
     ProviderRateLimited,
     ProviderTimeout,
 )
-from providers.base import Chunk, FinishChunk, FinishReason, ReasoningChunk, TextChunk, Usage, UsageChunk
+from providers.base import Chunk, FinishChunk, FinishReason, Patience, ReasoningChunk, TextChunk, Usage, UsageChunk
 from providers.loopback import loopback_client
-from providers.openai_wire import Patience, completion_body, stream_completion
+from providers.openai_wire import completion_body, stream_completion
 from tests.providers.wire import QUICK, REQUEST, STREAM, Script, collect, response, says, serving
 
 CHUNK_COST = 40e-6  # seconds of processor time

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from providers.base import Chunk, GenerationRequest, Role, Turn
+from providers.base import Chunk, GenerationRequest, Patience, Role, Turn
 from providers.loopback import loopback_client
-from providers.openai_wire import Patience, completion_body, stream_completion
+from providers.openai_wire import completion_body, stream_completion
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

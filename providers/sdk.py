@@ -1,0 +1,39 @@
+"""What the adapters on the vendors' SDKs share: an HTTP client that they can be given."""
+
+from typing import Any
+
+import httpx2
+
+MAX_ERROR_BODY = 1 << 16  # bytes
+
+
+class BoundedErrors(httpx2.AsyncClient):
+    """Cuts the body of an error off at MAX_ERROR_BODY: the SDKs read it to an end that a broken proxy never sends."""
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        response = await super().send(request, stream=True, **options)
+        try:
+            if response.is_error:
+                return await _cut(response)
+            if not stream:
+                await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+
+async def _cut(response: httpx2.Response) -> httpx2.Response:
+    body = b""
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > MAX_ERROR_BODY:
+            break
+    await response.aclose()
+    headers = [item for item in response.headers.multi_items() if item[0].lower() not in _OF_THE_BODY]
+    return httpx2.Response(
+        response.status_code, headers=headers, content=body[:MAX_ERROR_BODY], request=response.request
+    )
+
+
+_OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}
