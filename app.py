@@ -156,6 +156,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         rights = Rights(database, feed)
         stack.push_async_callback(rights.aclose)
         feed.start()
+        engine.keeper.price_of = catalog.price
         if settings.restart_interrupted:
             engine.keeper.restart = sendings.restart
         await engine.start()

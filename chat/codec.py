@@ -40,8 +40,9 @@ def _encode_finished(event: RunFinished) -> Encoded:
     usage = event.usage
     figures = None
     if usage is not None:
+        # The last came later: an older log has five.
         cached, reasoning = usage.cached_tokens, usage.reasoning_tokens
-        figures = [usage.prompt_tokens, usage.completion_tokens, cached, reasoning, usage.estimated]
+        figures = [usage.prompt_tokens, usage.completion_tokens, cached, reasoning, usage.estimated, usage.cost_nanos]
     error = None if event.error is None else _encode_failure(event.error)
     return ["f", event.status, event.finish_reason, figures, error, event.model, event.message_id]
 

@@ -15,6 +15,7 @@ from chat.log import RunLog, ended_events
 from chat.mirror import Mirror, Pruned
 from chat.records import Records, finished_event
 from chat.run import Transition, transition
+from chat.usage import estimate_prompt
 from chat.writer import LogWriter, MovedElsewhere
 from errors import ChatError, RateLimited, Unavailable
 from models.columns import utc_now
@@ -183,6 +184,7 @@ class Engine:
         await self._gate.acquire(user_id)
         try:
             prompt = await work.prompt()
+            job.run.prompt_estimate = estimate_prompt(prompt.turns, prompt.max_tokens, work.candidates[0])
             job.run.status = transition(RunStatus(job.run.status), Transition.START)
             job.run.started_at = utc_now()
             self._records.started(job.run)

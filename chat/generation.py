@@ -11,8 +11,9 @@ from typing import Any
 from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.inputs import storable
 from chat.patience import Patience
-from chat.prompt import estimate_tokens, estimate_turns, trim
+from chat.prompt import estimate_turns, trim
 from chat.run import Transition, transition
+from chat.usage import estimated, priced, refused, set_usage
 from chat.writer import Tail
 from errors import ErrorCode, ProviderError, ProviderTimeout
 from models.columns import to_millis, utc_now
@@ -28,6 +29,7 @@ from providers.base import (
     UsageChunk,
 )
 from providers.catalog import Candidate
+from providers.prices import Price
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Generation:
     limits: GenerationLimits
     usage: Usage | None = None
     _sent: tuple[Turn, ...] | None = None
+    _price: Price | None = None
     _room: int = field(init=False)
     _began: bool = False
     _last_seconds: float = field(init=False)
@@ -124,7 +127,7 @@ class Generation:
             temperature=prompt.temperature,
             max_tokens=prompt.max_tokens,
         )
-        self._sent = request.turns
+        self._sent, self._price, self.usage = request.turns, candidate.model.price, None
         reason: FinishReason | None = None
         try:
             async with (
@@ -136,9 +139,11 @@ class Generation:
                     if self._room < 0:
                         break
                     patience.renew(self.limits.next_token if reason is None else self._last_seconds)
-        except ProviderError:
+        except ProviderError as error:
             # Behind its finish the answer is whole, whatever becomes of the connection.
             if reason is None:
+                if refused(error) and self.run.time_to_first_token_ms is None:
+                    self._sent = None
                 raise
         if reason is None:
             raise ProviderError("The model's provider stopped in the middle of the answer")
@@ -165,12 +170,12 @@ class Generation:
         self.tail.event(lambda run_id, seq: RunStarted(run_id, seq, *values))
 
     def final_usage(self) -> Usage | None:
-        """The provider's figures; our estimate where it gave none; None when nobody was asked."""
-        if self.usage is not None or self._sent is None:
-            return self.usage
+        """The provider's figures; our estimate where it gave none; None when nobody was asked, or all refused."""
+        if self._sent is None:
+            return None
         log = self.tail.log
-        text = log.text + (log.reasoning or "")
-        return Usage(estimate_turns(self._sent), estimate_tokens(text), estimated=True)
+        usage = self.usage or estimated(estimate_turns(self._sent), log.text, log.reasoning)
+        return priced(usage, self._price)
 
 
 def failure_of(error: ProviderError) -> RunFailure:
@@ -212,11 +217,7 @@ def set_end(run: Run, generation: Generation, outcome: Outcome) -> None:
     run.finished_at = utc_now()
     run.finish_reason = outcome.finish_reason
     _set_error(run, outcome.error)
-    usage = generation.final_usage()
-    if usage is not None:
-        run.prompt_tokens, run.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        run.cached_tokens, run.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
-        run.usage_estimated = usage.estimated
+    set_usage(run, generation.final_usage())
 
 
 def _set_error(run: Run, error: RunFailure | None) -> None:
@@ -229,5 +230,4 @@ def set_failed(run: Run) -> None:
     """A failure of ours, without figures: something in them cannot be stored."""
     run.status = RunStatus.FAILED
     _set_error(run, internal_failure(run.id).error)
-    run.prompt_tokens = run.completion_tokens = run.cached_tokens = run.reasoning_tokens = None
-    run.usage_estimated = False
+    set_usage(run, None)

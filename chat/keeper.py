@@ -12,10 +12,10 @@ from typing import Protocol
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.codec import decode_event
-from chat.events import RunEvent, RunReasoningDelta, RunTextDelta
+from chat.events import RunEvent, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.generation import SERVER_STOPPED
-from chat.prompt import estimate_tokens
 from chat.records import Text, end_run
+from chat.usage import estimated, priced, set_usage
 from errors import ErrorCode, Unavailable
 from models.columns import utc_now
 from models.database import Database
@@ -38,6 +38,7 @@ from models.worker import (
     renew_lease,
     retire_worker,
 )
+from providers.prices import Price
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ SWEEP_SECONDS = 10.0
 PRUNE_SECONDS = 3_600.0
 STATELESS_DAYS = 30
 
+PriceOf = Callable[[str, str], Price | None]
 Restart = Callable[[Run, list[RunEvent]], Awaitable[bool]]
 NEVER = float("inf")
 
@@ -70,11 +72,13 @@ class Works(Protocol):
 
 
 class Keeper:
-    """`restart` takes over a run that had not come to a word, and says whether it did."""
+    """`restart` takes over a run that had not come to a word, and says whether it did; `price_of` knows what a
+    provider's model costs."""
 
     def __init__(self, database: Database, works: Works, lease: float, keep: float) -> None:
         self.worker = secrets.token_hex(8)
         self.restart: Restart | None = None
+        self.price_of: PriceOf = _unknown
         self._database = database
         self._works = works
         self._lease = lease
@@ -241,8 +245,7 @@ class Keeper:
         async with self._database.write() as session:
             await self._interrupt(session, run, events)
 
-    @staticmethod
-    async def _interrupt(session: AsyncSession, run: Run, stored: list[Encoded]) -> None:
+    async def _interrupt(self, session: AsyncSession, run: Run, stored: list[Encoded]) -> None:
         events = decoded(run.id, stored)
         text = Text(
             "".join(event.text for event in events if isinstance(event, RunTextDelta)),
@@ -250,15 +253,18 @@ class Keeper:
         )
         if run in session:
             session.expunge(run)
+        for event in events:
+            if isinstance(event, RunStarted):
+                run.model, run.provider = event.model, event.provider
         run.finished_at, run.last_seq = utc_now(), len(events)
         run.status = RunStatus.CANCELLED if run.cancel_requested else RunStatus.INTERRUPTED
         if not run.cancel_requested:
             run.error_code = ErrorCode.UNAVAILABLE
             run.error_message = SERVER_STOPPED
             run.error_retryable = True
-        if text.text or text.reasoning:
-            run.prompt_tokens, run.completion_tokens = 0, estimate_tokens(text.text + (text.reasoning or ""))
-            run.usage_estimated = True
+        if text.text or text.reasoning or run.prompt_estimate is not None:
+            usage = estimated(run.prompt_estimate or 0, text.text, text.reasoning)
+            set_usage(run, priced(usage, self.price_of(run.provider, run.model)))
         await end_run(session, run, text)
         # All in one place for those who come back; of a stateless chat nothing stays.
         await replace_segments(session, run.id, stored if run.conversation_id is not None else [])
@@ -277,6 +283,10 @@ class Keeper:
             self._swept_row = await newest_journal_row(session)
         self._expired.clear()
         self._swept_at = now
+
+
+def _unknown(_provider: str, _model: str) -> None:
+    return None
 
 
 def decoded(run_id: str, stored: Sequence[Encoded]) -> list[RunEvent]:

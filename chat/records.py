@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -13,6 +12,7 @@ from chat.changes import tell_run
 from chat.codec import encode_event
 from chat.events import RunFailure, RunFinished
 from chat.log import RunLog
+from chat.usage import usage_of
 from errors import ErrorCode, Unavailable
 from models.conversation import touch_conversation
 from models.database import Database
@@ -20,7 +20,7 @@ from models.journal import Packed, add_journal, add_segment, delete_segments, pa
 from models.message import Message, MessageStatus, finish_message
 from models.run import Run, RunStatus, finish_run, start_run
 from models.user import add_to_counters
-from providers.base import FinishReason, Usage
+from providers.base import FinishReason
 
 logger = logging.getLogger(__name__)
 
@@ -43,24 +43,28 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._starting: dict[str, datetime | None] = {}
+        self._starting: dict[str, dict[str, Any]] = {}
         self._starter: asyncio.Task[None] | None = None
 
     def started(self, run: Run) -> None:
         """A run left the queue. Only for those who look: losing this write loses nothing, and those that begin while
         one is on its way go together with the next."""
-        self._starting[run.id] = run.started_at
+        self._starting[run.id] = {
+            "status": RunStatus.RUNNING,
+            "started_at": run.started_at,
+            "prompt_estimate": run.prompt_estimate,
+        }
         if self._starter is None or self._starter.done():
             self._starter = asyncio.create_task(self._store_starts(), name="records.starts")
 
     async def _store_starts(self) -> None:
         while self._starting:
             starts = dict(islice(self._starting.items(), STARTS_AT_ONCE))
-            self._starting = {run_id: at for run_id, at in self._starting.items() if run_id not in starts}
+            self._starting = {run_id: values for run_id, values in self._starting.items() if run_id not in starts}
             try:
                 async with self._database.write() as session:
-                    for run_id, at in starts.items():
-                        await start_run(session, run_id, {"status": RunStatus.RUNNING, "started_at": at})
+                    for run_id, values in starts.items():
+                        await start_run(session, run_id, values)
             except Unavailable:
                 logger.warning("the start of %d runs could not be stored", len(starts))
 
@@ -137,19 +141,13 @@ def end_values(run: Run) -> dict[str, Any]:
     columns = (
         "status model provider started_at finished_at time_to_first_token_ms finish_reason error_code "
         "error_message error_retryable prompt_tokens completion_tokens cached_tokens reasoning_tokens "
-        "usage_estimated attempts last_seq"
+        "usage_estimated cost_nanos attempts last_seq"
     )
     return {column: getattr(run, column) for column in columns.split()}
 
 
 def total_tokens(run: Run) -> int:
     return (run.prompt_tokens or 0) + (run.completion_tokens or 0)
-
-
-def usage_of(run: Run) -> Usage | None:
-    if run.prompt_tokens is None or run.completion_tokens is None:
-        return None
-    return Usage(run.prompt_tokens, run.completion_tokens, run.cached_tokens, run.reasoning_tokens, run.usage_estimated)
 
 
 def failure_of_run(run: Run) -> RunFailure | None:

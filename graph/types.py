@@ -9,7 +9,8 @@ import strawberry
 from strawberry import ID, Private
 
 from chat.events import RunFailure
-from chat.records import failure_of_run, usage_of
+from chat.records import failure_of_run
+from chat.usage import usage_of
 from errors import BadUserInput
 from graph.context import Context, Info
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
@@ -20,6 +21,7 @@ from models import run as runs
 from models import user as users
 from models.columns import from_millis
 from providers import base
+from providers.prices import NANOS
 
 First = Annotated[int | None, strawberry.argument(description="1 to 100; default 20")]
 
@@ -29,6 +31,10 @@ class Node:
     id: ID
 
 
+def dollars(nanos: int | None) -> float | None:
+    return None if nanos is None else nanos / NANOS
+
+
 @strawberry.type
 class Usage:
     prompt_tokens: int
@@ -36,7 +42,7 @@ class Usage:
     total_tokens: int
     cached_tokens: int | None
     reasoning_tokens: int | None
-    cost_usd: float | None
+    cost_usd: float | None = strawberry.field(description="Null where nobody knows the model's price.")
     estimated: bool
 
     @classmethod
@@ -49,7 +55,7 @@ class Usage:
             total_tokens=usage.total_tokens,
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
-            cost_usd=None,
+            cost_usd=dollars(usage.cost_nanos),
             estimated=usage.estimated,
         )
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint, and_, delete, or_, update
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, and_, delete, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -29,7 +29,8 @@ ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 class Run(SQLModel, table=True):
     """`user_id` is None for a guest of the legacy socket; `conversation_id` is None for a stateless run.
-    `worker` writes the run; an active run whose worker has no lease any more is nobody's."""
+    `worker` writes the run; an active run whose worker has no lease any more is nobody's. `prompt_estimate`: tokens of
+    what was sent. `cost_nanos`: billionths of a US dollar, None when nobody knows the price."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -61,10 +62,12 @@ class Run(SQLModel, table=True):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     usage_estimated: bool = False
+    cost_nanos: int | None = Field(default=None, sa_column=Column(BigInteger))
     attempts: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     last_seq: int = -1
     worker: str | None = None
     cancel_requested: bool = False
+    prompt_estimate: int | None = None
     temperature: float | None = None
     max_tokens: int | None = None
 

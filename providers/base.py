@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from providers.prices import Price
+
 
 class Role(StrEnum):
     SYSTEM = "SYSTEM"
@@ -39,13 +41,15 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one generation. `estimated`: the provider gave no figures and we counted."""
+    """Tokens of one generation. `estimated`: the provider gave no figures and we counted. `cost_nanos` in billionths of
+    a US dollar; None: nobody knows the price."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     estimated: bool = False
+    cost_nanos: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -89,12 +93,14 @@ class Patience:
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that can be asked for. `unavailable_reason` is None when it can answer now, else one line for
-    the user. `context_window` is in tokens, prompt and answer together."""
+    the user. `context_window` is in tokens, prompt and answer together. `price`: what it costs now, if anyone knows; it
+    need not be told by `Provider.models`, only by `find`."""
 
     id: str
     provider: str
     context_window: int | None
     unavailable_reason: str | None = None
+    price: Price | None = None
 
 
 class Provider(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from errors import ModelUnavailable
 from providers.base import ModelInfo, Provider
+from providers.prices import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,13 @@ class Catalog:
         for provider in self._providers:
             if (model := provider.find(name)) is not None:
                 return Candidate(provider, model)
+        return None
+
+    def price(self, provider: str, model: str) -> Price | None:
+        """What the provider of this name asks for the model now; None: not known."""
+        for each in self._providers:
+            if each.name == provider and (found := each.find(model)) is not None:
+                return found.price
         return None
 
     async def aclose(self) -> None:

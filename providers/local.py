@@ -10,6 +10,7 @@ from errors import ModelUnavailable, ProviderError
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.loopback import busy_slots, loopback_client
 from providers.openai_wire import completion_body, stream_completion
+from providers.prices import FREE
 from providers.supervisor import EmbeddedModel, Endpoint
 
 # Four long prompts at once are read at 20 tokens/s each: 3,500 tokens take three minutes.
@@ -41,7 +42,7 @@ class LocalProvider:
 
     def models(self) -> Sequence[ModelInfo]:
         status = self._model.status
-        return (ModelInfo(self._model.weights.name, self.name, self._model.context, status.reason),)
+        return (ModelInfo(self._model.weights.name, self.name, self._model.context, status.reason, FREE),)
 
     def find(self, model: str) -> ModelInfo | None:
         return next((info for info in self.models() if info.id == model), None)

@@ -6,10 +6,13 @@
     wait=S          wait S seconds                       usage=P/C    figures: P prompt, C completion tokens
     fail=CODE       raise the error of this ErrorCode    cut          end without a finish     finish=REASON
 A script that does not finish, fail or cut ends with STOP and counts one token a chunk.
+`scripted@P/C` and `scripted@P/C:…` do the same at a price, in dollars for a million tokens of prompt and completion.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
 
 from errors import (
     ContentFiltered,
@@ -31,6 +34,7 @@ from providers.base import (
     Usage,
     UsageChunk,
 )
+from providers.prices import Price, flat_price
 
 NAME = "scripted"
 WINDOW = 8192
@@ -61,7 +65,8 @@ class ScriptedProvider:
         return [ModelInfo(NAME, NAME, WINDOW)]
 
     def find(self, model: str) -> ModelInfo | None:
-        return ModelInfo(model, NAME, WINDOW) if model.split(":")[0] == NAME else None
+        name, _, dollars = model.partition(":")[0].partition("@")
+        return ModelInfo(model, NAME, WINDOW, price=_price(dollars)) if name == NAME else None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self.active += 1
@@ -73,6 +78,11 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         return None
+
+
+def _price(dollars: str) -> Price | None:
+    said = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([0-9]{1,9}(?:\.[0-9]{1,9})?)", dollars)
+    return None if said is None else flat_price(Decimal(said[1]), Decimal(said[2]))
 
 
 async def _play(request: GenerationRequest) -> AsyncGenerator[Chunk, None]:

@@ -153,6 +153,7 @@ async def open_core(
         await engine.start()
         conversations = Conversations(database, engine, catalog, inputs)
         chats, sendings = Chats(database, engine, catalog, inputs), Sendings(database, engine, catalog, inputs)
+        engine.keeper.price_of = catalog.price
         if restart:
             engine.keeper.restart = sendings.restart
         yield Core(database, engine, provider, catalog, conversations, chats, sendings)

@@ -1,0 +1,65 @@
+"""What a run used and what that cost: from the provider's figures, or counted by us."""
+
+from dataclasses import replace
+
+from chat.prompt import estimate_tokens, estimate_turns, trim
+from errors import (
+    ContentFiltered,
+    ContextTooLong,
+    ModelUnavailable,
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+)
+from models.run import Run
+from providers.base import Turn, Usage
+from providers.catalog import Candidate
+from providers.prices import Price
+
+REFUSALS = (ModelUnavailable, ProviderAuth, ProviderRateLimited, ContentFiltered, ContextTooLong)
+
+
+def refused(error: ProviderError) -> bool:
+    """Whether the provider did nothing, for which it asks nothing."""
+    return isinstance(error, REFUSALS)
+
+
+def estimate_prompt(turns: tuple[Turn, ...], max_tokens: int, candidate: Candidate) -> int:
+    """Tokens that this candidate would be sent, from above."""
+    return estimate_turns(trim(turns, candidate.model.context_window, max_tokens))
+
+
+def estimated(prompt_tokens: int, text: str, reasoning: str | None) -> Usage:
+    """Counted by us."""
+    return Usage(prompt_tokens, estimate_tokens(text + (reasoning or "")), estimated=True)
+
+
+def priced(usage: Usage, price: Price | None) -> Usage:
+    """The same with its cost; the provider's own, if it told one."""
+    if usage.cost_nanos is not None or price is None:
+        return usage
+    tokens = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens or 0, usage.reasoning_tokens or 0
+    return replace(usage, cost_nanos=price.cost(*tokens))
+
+
+def set_usage(run: Run, usage: Usage | None) -> None:
+    run.prompt_tokens = None if usage is None else usage.prompt_tokens
+    run.completion_tokens = None if usage is None else usage.completion_tokens
+    run.cached_tokens = None if usage is None else usage.cached_tokens
+    run.reasoning_tokens = None if usage is None else usage.reasoning_tokens
+    run.usage_estimated = usage is not None and usage.estimated
+    run.cost_nanos = None if usage is None else usage.cost_nanos
+
+
+def usage_of(run: Run) -> Usage | None:
+    """None: nothing was asked of anyone."""
+    if run.prompt_tokens is None or run.completion_tokens is None:
+        return None
+    return Usage(
+        run.prompt_tokens,
+        run.completion_tokens,
+        run.cached_tokens,
+        run.reasoning_tokens,
+        run.usage_estimated,
+        run.cost_nanos,
+    )
