@@ -41,7 +41,18 @@ from providers.scripted import ScriptedProvider
 from providers.supervisor import EmbeddedModel
 from providers.weights import CATALOGUE
 from rest.limits import BodyLimit
-from serve import OneLineStart, banner, check_port, configure_logging, on_stop, port_of_command, print_once
+from serve import (
+    OneLineStart,
+    banner,
+    check_port,
+    configure_logging,
+    is_worker,
+    on_stop,
+    port_of_command,
+    print_once,
+    serve_workers,
+    stop_with_parent,
+)
 from services import Presence, Services, WebLimits, WebSettings
 from settings import ROOT, Settings, load_settings
 
@@ -49,6 +60,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = "2.0.0"
 EMBEDDED = "smollm2-135m-instruct"
+HANGING_SECONDS = 20
+"""A worker that says nothing for so long is replaced. Starting takes seconds where many start at once."""
 MAX_FRAME_FACTOR = 16
 """The server's frame limit over ours: what is between the two is answered by an error, what is beyond closes 1009."""
 
@@ -124,9 +137,8 @@ def _web_limits(settings: Settings) -> WebLimits:
     )
 
 
-@asynccontextmanager
-async def build_services(settings: Settings) -> AsyncIterator[Services]:
-    """Everything long-lived, opened; closed in the opposite order.
+def prepare(settings: Settings) -> None:
+    """Make the directory and the database, or find them in order.
 
     Raises:
         StartError: one line that names what to set.
@@ -135,7 +147,17 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"DATA_DIR: cannot make {settings.data_dir} ({error.strerror})") from error
-    await asyncio.to_thread(migrate, settings.database_path)
+    migrate(settings.database_path)
+
+
+@asynccontextmanager
+async def build_services(settings: Settings) -> AsyncIterator[Services]:
+    """Everything long-lived, opened; closed in the opposite order.
+
+    Raises:
+        StartError: one line that names what to set.
+    """
+    await asyncio.to_thread(prepare, settings)
     async with AsyncExitStack() as stack:
         database = Database(settings.database_path)
         stack.push_async_callback(database.aclose)
@@ -185,8 +207,11 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure_logging(settings.log_level)
+        stop_with_parent()
         for line in settings.warnings():
             logger.warning(line)
+        if settings.workers > 1 and not is_worker():
+            logger.warning("WORKERS is for `python app.py`: this command takes --workers %d", settings.workers)
         try:
             stack = AsyncExitStack()
             services = await stack.enter_async_context(build_services(settings))
@@ -253,6 +278,17 @@ def _model_line(services: Services) -> str:
     return models[0].id if reason is None else f"{models[0].id} ({reason})"
 
 
+def _own(settings: Settings) -> FastAPI:
+    application = create_app(settings)
+    application.state.port = settings.port
+    return application
+
+
+def own() -> FastAPI:
+    """What each worker of `python app.py` serves: its port is the setting's, not the command's."""
+    return _own(load_settings())
+
+
 def main() -> int:
     """Serve until told to stop. Exit code 1 and one line when it cannot start."""
     try:
@@ -261,10 +297,12 @@ def main() -> int:
     except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    application = create_app(settings)
-    application.state.port = settings.port
+    several = settings.workers > 1
     config = uvicorn.Config(
-        application,
+        "app:own" if several else _own(settings),
+        factory=several,
+        workers=settings.workers,
+        timeout_worker_healthcheck=HANGING_SECONDS,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
@@ -273,7 +311,13 @@ def main() -> int:
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,
     )
     try:
+        if several:
+            prepare(settings)
+            return serve_workers(config)
         uvicorn.Server(config).run()
+    except StartError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except SystemExit:
         return 1  # uvicorn's own codes tell nothing that its line does not
     except KeyboardInterrupt:

@@ -1,11 +1,13 @@
 """What surrounds the application when it is served: the socket, the banner, the logs, the signals."""
 
 import logging
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,14 @@ from types import FrameType
 
 from filelock import FileLock
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn import Server
+from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.logging import DefaultFormatter
+from uvicorn.supervisors import Multiprocess
 
 from errors import StartError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 TOKEN = re.compile(r"((?:token|access_token)=)[^&\s\"']+")
@@ -65,7 +71,7 @@ def banner(port: int, model: str) -> str:
 
 def print_once(text: str, directory: Path) -> None:
     """Print for the whole server: of the workers that one parent started, the first one does."""
-    if _is_worker():
+    if is_worker():
         parent = _parent()
         with FileLock(directory / "banner.lock"):
             mark = directory / "banner"
@@ -87,9 +93,32 @@ def _parent() -> str:
     return f"{number} {status.rpartition(')')[2].split()[19]}"
 
 
-def _is_worker() -> bool:
+def is_worker() -> bool:
+    """Whether this process serves for one that started it and others."""
     # uvicorn's workers and reloaders are spawned by multiprocessing, whose start-up leaves this name.
     return "multiprocessing.spawn" in sys.modules and "__mp_main__" in sys.modules
+
+
+def stop_with_parent() -> None:
+    """A worker whose parent was killed stops as if told to: nobody is left who could, and it would keep the port."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not is_worker():
+        return
+
+    def watch() -> None:
+        parent.join()
+        logger.warning("the process that started this worker is gone: stopping")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def serve_workers(config: Config) -> int:
+    """Serve by `config.workers` processes on one socket, until told to stop; those that die are replaced. The exit
+    code: 1 when they could not start."""
+    supervisor = Multiprocess(config, [config.bind_socket()])
+    supervisor.run()
+    return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
 
 class LateStderr(logging.StreamHandler):  # type: ignore[type-arg]

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     # the guide's
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    workers: int = Field(1, ge=1, le=256, description="server processes (only 1 is supported yet)")
+    workers: int = Field(1, ge=1, le=256, description="server processes of `python app.py`")
     secret_key: OptionalKey = Field(None, description="signs tokens; at least 32 bytes; made and kept if unset")
     algorithm: Literal["HS256"] = Field("HS256", description="of the tokens; nothing else is accepted")
     access_token_expire_minutes: int = Field(30, ge=1, le=525_600, description="life of an access token")
@@ -227,8 +227,6 @@ class Settings(BaseSettings):
             raise StartError("; ".join(problems))
 
     def _problems(self) -> Iterable[str]:
-        if self.workers > 1:
-            yield "WORKERS: several workers are not supported yet, set WORKERS=1"
         if self.database_url is not None and self.database_url.startswith(POSTGRES):
             yield "DATABASE_URL: PostgreSQL is not supported yet, unset it to use SQLite"
         if self.redis_url is not None:

@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import NamedTuple
 
@@ -35,8 +35,8 @@ class Stats(NamedTuple):
 class Transport(ABC):
     """What a front end does with a backend, in the words of neither."""
 
-    def __init__(self, server: Server, http: httpx.AsyncClient, stack: AsyncExitStack) -> None:
-        self.server = server
+    def __init__(self, servers: Sequence[Server], http: httpx.AsyncClient, stack: AsyncExitStack) -> None:
+        self.servers = itertools.cycle(servers)
         self.http = http
         self.stack = stack
         self.token = ""
@@ -118,7 +118,7 @@ class GraphQLOverWebSocket(GraphQL):
     socket: Socket
 
     async def connect(self) -> None:
-        self.socket = await self.stack.enter_async_context(open_socket(self.server, self.token or None))
+        self.socket = await self.stack.enter_async_context(open_socket(next(self.servers), self.token or None))
 
     async def register(self, name: str) -> None:
         await self.connect()
@@ -198,7 +198,7 @@ class LegacySocket(Rest):
     async def pieces(self, messages: list[Json], most: int) -> AsyncGenerator[str, None]:  # noqa: ARG002
         if self.legacy is None:
             me = (await self._ask("GET", "/api/auth/me"))["id"]
-            dialled = connect(f"{self.server.ws}/ws/{me}?token={self.token}", proxy=None)
+            dialled = connect(f"{next(self.servers).ws}/ws/{me}?token={self.token}", proxy=None)
             self.legacy = await self.stack.enter_async_context(dialled)
         await self.legacy.send(json.dumps({"type": "chat", "content": messages[-1]["content"]}))
         while (frame := json.loads(await self.legacy.recv()))["type"] != "chat_complete":
@@ -209,19 +209,30 @@ class LegacySocket(Rest):
 TRANSPORTS = [GraphQLOverHttp, GraphQLOverWebSocket, RestStream, LegacySocket]
 
 
+class Spread(httpx.AsyncHTTPTransport):
+    """Each request goes to the next server, by a connection of its own."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0), verify=False)
+        self._servers = itertools.cycle(servers)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(port=next(self._servers).port)
+        return await super().handle_async_request(request)
+
+
 @asynccontextmanager
-async def opened(kind: type[Transport], server: Server) -> AsyncIterator[Transport]:
-    """A newly registered user."""
+async def opened(kind: type[Transport], *servers: Server) -> AsyncIterator[Transport]:
+    """A newly registered user, who meets another of the servers each time."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, timeout=SECONDS))
-        transport = kind(server, http, stack)
+        client = httpx.AsyncClient(base_url=servers[0].url, timeout=SECONDS, transport=Spread(servers))
+        transport = kind(servers, await stack.enter_async_context(client), stack)
         await transport.register(f"u{uuid.uuid4().hex[:12]}")
         yield transport
 
 
-@pytest.mark.parametrize("kind", TRANSPORTS)
-async def test_register_converse_stream_and_count(server: Server, kind: type[Transport]) -> None:
-    async with opened(kind, server) as user:
+async def play(kind: type[Transport], *servers: Server) -> None:
+    async with opened(kind, *servers) as user:
         assert (await user.me() or "").startswith("u")
         assert await user.stats() == Stats(0, 0, 0, 0.0)
 
@@ -242,6 +253,11 @@ async def test_register_converse_stream_and_count(server: Server, kind: type[Tra
         )
         # 3 asked and 3 answered; then 3 + 3 + 2 asked, since the model is told what was said, and 2 answered.
         assert await user.stats() == Stats(1, 4, 16, 4.0)
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+async def test_register_converse_stream_and_count(server: Server, kind: type[Transport]) -> None:
+    await play(kind, server)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

@@ -62,13 +62,14 @@ class TestBanner:
 
     @pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--reload", "--reload-dir", "models"]])
     def test_is_printed_once_with_the_real_port(self, start_server: StartServer, more: list[str]) -> None:
-        server = start_server(command=[*UVICORN, *more])
+        server = start_server(command=[*UVICORN, *more], WORKERS="2")
         if "--workers" in more:
             deadline = time.monotonic() + 20
             while server.log().count("startup complete") < 2 and time.monotonic() < deadline:
                 time.sleep(0.05)
         assert BANNER.format(port=server.port) in server.log()
         assert server.log().count("🚀") == 1
+        assert ("WORKERS is for `python app.py`" in server.log()) == (not more), "it would be silently ignored"
 
     def test_does_not_need_an_output_that_can_say_it(self, start_server: StartServer) -> None:
         server = start_server(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
@@ -78,7 +79,7 @@ class TestBanner:
     def test_of_a_worker_is_left_to_the_first_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("serve._is_worker", lambda: True)
+        monkeypatch.setattr("serve.is_worker", lambda: True)
         for parent in ("7 100", "7 100", "7 200"):  # the same number, another start
             monkeypatch.setattr("serve._parent", lambda parent=parent: parent)
             print_once("hello\n", tmp_path)
@@ -151,18 +152,18 @@ class TestStart:
                 check_port(host, free_port())
 
     @COMMANDS
-    @pytest.mark.parametrize("name", ["DATABASE_URL", "DATA_DIR", "WORKERS"])
+    @pytest.mark.parametrize("workers", ["1", "4"])
+    @pytest.mark.parametrize("name", ["DATABASE_URL", "DATA_DIR"])
     def test_that_cannot_work_is_one_line_that_names_the_variable(
-        self, tmp_path: Path, command: list[str], name: str
+        self, tmp_path: Path, command: list[str], name: str, workers: str
     ) -> None:
         (tmp_path / "file").write_text("not a directory")
         bad = {
             "DATABASE_URL": f"sqlite:///{tmp_path}/file/chat.db",
             "DATA_DIR": f"{tmp_path}/file/data",
-            "WORKERS": "4",
         }
-        code, printed = fail_to_start(tmp_path / "data", command, **{name: bad[name]})
-        assert code == (1 if command is PYTHON or name == "WORKERS" else 3), "3 is uvicorn's own"
+        code, printed = fail_to_start(tmp_path / "data", command, **{name: bad[name], "WORKERS": workers})
+        assert code == (1 if command is PYTHON else 3), "3 is uvicorn's own"
         assert "Traceback" not in printed
         lines = [line for line in printed.splitlines() if name in line]
         assert len(lines) == 1
