@@ -17,10 +17,14 @@ ChatError
 ├── RateLimited                RATE_LIMITED
 ├── Unavailable                UNAVAILABLE
 ├── ProviderError              PROVIDER_ERROR
+│   ├── ProviderBusy, ProviderRefused
 │   ├── ModelUnavailable       MODEL_UNAVAILABLE
+│   │   └── ModelUnknown
 │   ├── ProviderAuth           PROVIDER_AUTH
+│   │   └── ProviderUnpaid
 │   ├── ProviderRateLimited    PROVIDER_RATE_LIMITED
 │   ├── ProviderTimeout        PROVIDER_TIMEOUT
+│   │   └── ProviderSilent
 │   ├── ContentFiltered        CONTENT_FILTERED
 │   └── ContextTooLong         CONTEXT_TOO_LONG
 └── InternalError              INTERNAL_ERROR
@@ -159,44 +163,84 @@ class Unavailable(ChatError):
 
 
 class ProviderError(ChatError):
-    """A model's provider failed. `retryable`: the same request may succeed later."""
+    """A model's provider failed. docs/protocol.md has all of these as one table.
+
+    `retryable`: the same request may succeed later. `retried`: perhaps in a moment, so that the server itself asks
+    again while nothing has been said. `passed_on`: another model may answer instead.
+    """
 
     code = ErrorCode.PROVIDER_ERROR
-    default_message = "The model's provider failed"
+    default_message = "The model's provider failed; try again"
     retryable: ClassVar[bool] = True
+    retried: ClassVar[bool] = True
+    passed_on: ClassVar[bool] = True
+
+
+class ProviderBusy(ProviderError):
+    """It has more to do than it can, for everyone."""
+
+    default_message = "The model's provider is overloaded; try again in a moment, or choose another model"
+
+
+class ProviderRefused(ProviderError):
+    """It understood the request and will not do it, now or later."""
+
+    default_message = "The model's provider refused the request; choose another model"
+    retryable = retried = passed_on = False
 
 
 class ModelUnavailable(ProviderError):
     code = ErrorCode.MODEL_UNAVAILABLE
-    default_message = "This model is not available here"
+    default_message = "This model is not available now; try again later, or choose another one"
+    retried = False
+
+
+class ModelUnknown(ModelUnavailable):
+    """Its provider does not have it: as good as a model without a provider."""
+
+    default_message = "The model's provider has no such model; choose another one"
+    retryable = False
 
 
 class ProviderAuth(ProviderError):
     code = ErrorCode.PROVIDER_AUTH
-    default_message = "The model's provider refused the server's key"
-    retryable = False
+    default_message = "The model's provider refused the server's key; choose another model, or tell the operator"
+    retryable = retried = passed_on = False
+
+
+class ProviderUnpaid(ProviderAuth):
+    default_message = (
+        "The server's account at the model's provider has no credit left; choose another model, or tell the operator"
+    )
 
 
 class ProviderRateLimited(ProviderError):
     code = ErrorCode.PROVIDER_RATE_LIMITED
-    default_message = "The model's provider is limiting requests"
+    default_message = "The model's provider is limiting requests; try again in a moment, or choose another model"
 
 
 class ProviderTimeout(ProviderError):
     code = ErrorCode.PROVIDER_TIMEOUT
-    default_message = "The model's provider took too long"
+    default_message = "The model's provider took too long; try again"
+
+
+class ProviderSilent(ProviderTimeout):
+    """Nothing came for as long as anyone would wait: once is enough."""
+
+    default_message = "The model's provider sent nothing for too long; try again, or choose another model"
+    retried = False
 
 
 class ContentFiltered(ProviderError):
     code = ErrorCode.CONTENT_FILTERED
-    default_message = "The model's provider refused this content"
-    retryable = False
+    default_message = "The model's provider refused this content; change the message"
+    retryable = retried = passed_on = False
 
 
 class ContextTooLong(ProviderError):
     code = ErrorCode.CONTEXT_TOO_LONG
-    default_message = "The conversation is too long for this model"
-    retryable = False
+    default_message = "The conversation is too long for this model; start a new one, or choose a model with more room"
+    retryable = retried = passed_on = False
 
 
 class InternalError(ChatError):

@@ -3,7 +3,7 @@
 import asyncio
 from types import TracebackType
 
-from errors import ProviderTimeout
+from errors import ProviderSilent
 
 
 class Patience:
@@ -11,7 +11,7 @@ class Patience:
     it fires: a context of asyncio.timeout for each chunk was among the dearest things that a token met.
 
     Raises:
-        ProviderTimeout: at the end of the block, in the place of the cancellation.
+        ProviderSilent: at the end of the block, in the place of the cancellation.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -50,4 +50,5 @@ class Patience:
         except TimeoutError as ours:
             error = ours
         if isinstance(error, TimeoutError):
-            raise ProviderTimeout(f"The model did not {self._what} within {self._seconds:g} seconds") from None
+            message = f"The model did not {self._what} within {self._seconds:g} seconds; try again"
+            raise ProviderSilent(message) from None

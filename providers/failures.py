@@ -3,6 +3,7 @@
 The messages are ours: nothing a server said is repeated to a user, since it may name hosts, keys or paths.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,15 @@ from errors import (
     ContentFiltered,
     ContextTooLong,
     ModelUnavailable,
+    ModelUnknown,
     ProviderAuth,
+    ProviderBusy,
     ProviderError,
     ProviderRateLimited,
+    ProviderRefused,
+    ProviderSilent,
     ProviderTimeout,
+    ProviderUnpaid,
 )
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds
@@ -56,43 +62,70 @@ def _refusal(exc: Exception) -> ProviderError:
     for status, words, kind in _REFUSALS:
         if exc.status in status and words.search(exc.words):
             return kind(retry_after=_seconds(exc.retry_after))
-    return ProviderError("The model's provider refused the request")
+    return ProviderError(retry_after=_seconds(exc.retry_after))
 
 
-def _says(message: str, kind: type[ProviderError] = ProviderError) -> Callable[[Exception], ProviderError]:
+Translate = Callable[[Exception], ProviderError]
+
+
+def _says(message: str | None = None, kind: type[ProviderError] = ProviderError) -> Translate:
     return lambda _: kind(message)
 
 
-_TABLE: Mapping[type[Exception], Callable[[Exception], ProviderError]] = {
+_UNREACHABLE = _says("The model's provider could not be reached; try again")
+_BROKEN = _says("The connection to the model's provider broke; try again")
+_INVALID = _says("The address of the model's provider is not valid; tell the operator", ProviderRefused)
+
+_TABLE: Mapping[type[Exception], Translate] = {
     Refused: _refusal,
-    Garbled: lambda exc: ProviderError(str(exc)),
-    TimeoutError: _says(ProviderTimeout.default_message, ProviderTimeout),
+    Garbled: lambda exc: ProviderError(f"{exc}; try again"),
     **{
         getattr(library, name): translate
         for library in (httpx, httpx2)  # ours, and the SDKs'
         for name, translate in {
-            "TimeoutException": _says(ProviderTimeout.default_message, ProviderTimeout),
-            "ConnectError": _says("The model's provider could not be reached"),
-            "HTTPError": _says("The connection to the model's provider broke"),
-            "InvalidURL": _says("The address of the model's provider is not valid"),
-            "StreamError": _says("The connection to the model's provider broke"),
+            "ConnectTimeout": _UNREACHABLE,
+            "PoolTimeout": _UNREACHABLE,
+            "ConnectError": _UNREACHABLE,
+            "TimeoutException": _says(kind=ProviderSilent),
+            "InvalidURL": _INVALID,
+            "UnsupportedProtocol": _INVALID,
+            "HTTPError": _BROKEN,
+            "StreamError": _BROKEN,
         }.items()
     },
-    OSError: _says("The connection to the model's provider broke"),
+    TimeoutError: _says(kind=ProviderSilent),
+    OSError: _BROKEN,
 }
 
 _ANY = re.compile("")
 _TOO_LONG = re.compile(
-    r"exceed_context_size|context_length_exceeded|context (size|length|window)|maximum context|too many tokens", re.I
+    r"exceed_context_size|context_length_exceeded|context (size|length|window)|maximum context|too many tokens"
+    r"|prompt is too long|input token count",
+    re.I,
 )
+_FILTERED = re.compile(r"content_filter|content_policy|content management policy|prohibited_content", re.I)
+_UNPAID = re.compile(r"insufficient_quota|insufficient balance|credit.balance|billing|spend.limit", re.I)
+_UNKNOWN = re.compile(r"model", re.I)
+_LOADING = re.compile(r"loading", re.I)
+_BUSY = re.compile(r"overloaded", re.I)
+_LIMITED = re.compile(r"rate.?limit", re.I)
+
+# The first that fits. Nothing else is certain to pass: a 5xx is tried again, what remains of the 4xx is not.
 _REFUSALS: tuple[tuple[range | tuple[int, ...], re.Pattern[str], type[ProviderError]], ...] = (
+    ((402,), _ANY, ProviderUnpaid),
+    ((400, 403, 429), _UNPAID, ProviderUnpaid),
     ((401, 403), _ANY, ProviderAuth),
     ((429,), _ANY, ProviderRateLimited),
     ((400, 413, 422, 500), _TOO_LONG, ContextTooLong),
-    ((400, 422), re.compile(r"content_filter|content_policy|content management policy", re.I), ContentFiltered),
-    ((404,), re.compile(r"model", re.I), ModelUnavailable),
-    ((503,), re.compile(r"loading", re.I), ModelUnavailable),
+    ((400, 422), _FILTERED, ContentFiltered),
+    ((404,), _UNKNOWN, ModelUnknown),
+    ((503,), _LOADING, ModelUnavailable),
+    ((503, 529), _ANY, ProviderBusy),
+    ((500,), _BUSY, ProviderBusy),
+    ((500,), _LIMITED, ProviderRateLimited),
     ((408, 504), _ANY, ProviderTimeout),
+    ((409, 425), _ANY, ProviderError),
+    (range(400, 500), _ANY, ProviderRefused),
 )
 
 
@@ -101,10 +134,13 @@ def _seconds(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        seconds = float(header) if header.strip().isdigit() else _until(header)
-    except (ValueError, TypeError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = _until(header)
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
 def _until(date: str) -> float:

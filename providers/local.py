@@ -70,7 +70,9 @@ class LocalProvider:
                 if refused and now() > deadline:
                     raise ModelUnavailable from exc
                 # Only once: a request that kills the child must not do so again and again.
-                if not refused and (begun or cut or not isinstance(exc.__cause__, CUT)):
+                if cut and not refused and not begun and isinstance(exc.__cause__, CUT):
+                    raise ModelUnavailable("The model stopped twice over this; try again later") from exc
+                if not refused and (begun or not isinstance(exc.__cause__, CUT)):
                     raise
                 cut = cut or not refused
             await asyncio.sleep(RETRY)

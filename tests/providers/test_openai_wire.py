@@ -13,10 +13,14 @@ from errors import (
     ContentFiltered,
     ContextTooLong,
     ModelUnavailable,
+    ModelUnknown,
     ProviderAuth,
+    ProviderBusy,
     ProviderError,
     ProviderRateLimited,
+    ProviderRefused,
     ProviderTimeout,
+    ProviderUnpaid,
 )
 from providers.base import Chunk, FinishChunk, FinishReason, Patience, ReasoningChunk, TextChunk, Usage, UsageChunk
 from providers.loopback import loopback_client
@@ -105,11 +109,22 @@ REFUSALS: list[tuple[str, Script, type[ProviderError]]] = [
     ("context, llama.cpp", response(400, OVERFLOW), ContextTooLong),
     ("context, OpenAI", response(400, error(code="context_length_exceeded", message="x")), ContextTooLong),
     ("filtered", response(400, error(code="content_filter", message="x")), ContentFiltered),
-    ("bad request", response(400, error(message="bad")), ProviderError),
-    ("no such model", response(404, error(code="model_not_found")), ModelUnavailable),
-    ("no such page", response(404, b"<html>", kind=b"text/html"), ProviderError),
+    ("bad request", response(400, error(message="bad")), ProviderRefused),
+    ("no such model", response(404, error(code="model_not_found")), ModelUnknown),
+    ("no such page", response(404, b"<html>", kind=b"text/html"), ProviderRefused),
     ("loading", response(503, error(message="Loading model", type="unavailable_error")), ModelUnavailable),
-    ("overloaded", response(503, error(message="busy")), ProviderError),
+    ("overloaded", response(503, error(message="busy")), ProviderBusy),
+    ("overloaded, Anthropic", response(529, error(type="overloaded_error")), ProviderBusy),
+    ("overloaded in the stream", says(STREAM + b"data: " + error(type="overloaded_error") + b"\n\n"), ProviderBusy),
+    (
+        "limited in the stream",
+        says(STREAM + b"data: " + error(code="rate_limit_exceeded") + b"\n\n"),
+        ProviderRateLimited,
+    ),
+    ("unpaid, OpenAI", response(429, error(code="insufficient_quota")), ProviderUnpaid),
+    ("unpaid, DeepSeek", response(402, error(message="Insufficient Balance")), ProviderUnpaid),
+    ("unpaid, Anthropic", response(400, error(message="Your credit balance is too low")), ProviderUnpaid),
+    ("conflict", response(409, b"{}"), ProviderError),
     ("500", response(500, b"oops", kind=b"text/plain"), ProviderError),
     ("gateway", response(504, b"", kind=b"text/html"), ProviderTimeout),
     ("a page", response(200, b"<html>hello</html>", kind=b"text/html"), ProviderError),
@@ -138,7 +153,18 @@ async def test_each_failure_has_its_name(script: Script, kind: type[ProviderErro
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [(b"7", 7), (b"999999", 3600), (b"x", None), (b"Wed, 21 Oct 2015 07:28:00 GMT", 0)]
+    ("header", "seconds"),
+    [
+        (b"7", 7),
+        (b"0.5", 0.5),
+        (b"-5", 0),
+        (b"999999", 3600),
+        (b"1e400", 3600),
+        (b"nan", None),
+        (b"x", None),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        (b"Wed, 21 Oct 99999 07:28:00 GMT", None),
+    ],
 )
 async def test_retry_after(header: bytes, seconds: float | None) -> None:
     async with serving(response(429, b"{}", b"Retry-After: " + header)) as url:
