@@ -1,9 +1,10 @@
+import asyncio
 import time
 from contextlib import aclosing
 
 import pytest
 
-from errors import ErrorCode, ProviderError
+from errors import ErrorCode, ModelUnknown, ProviderError, ProviderRateLimited
 from providers.base import (
     Chunk,
     FinishChunk,
@@ -49,6 +50,8 @@ async def test_without_a_script_it_echoes_the_last_message_word_by_word() -> Non
         ("text=a,finish=CONTENT_FILTER,text=b", [TextChunk("a"), FinishChunk(FinishReason.CONTENT_FILTER)]),
         ("text=a,cut,text=b", [TextChunk("a")]),
         ("usage=1/0", [STOP, UsageChunk(Usage(1, 0))]),
+        ("usage=-1/99999999999999999999", [STOP, UsageChunk(Usage(-1, 99999999999999999999))]),
+        ("blanks=2", [TextChunk(" "), TextChunk(" "), STOP, UsageChunk(Usage(1, 2))]),
     ],
 )
 async def test_a_script_is_played(script: str, chunks: list[Chunk]) -> None:
@@ -72,6 +75,66 @@ async def test_every_failure_of_a_provider_can_be_played(code: str) -> None:
     with pytest.raises(ProviderError) as caught:
         await anext(stream)
     assert caught.value.code == ErrorCode(code)
+
+
+async def test_a_failure_may_say_when_to_come_back() -> None:
+    with pytest.raises(ProviderRateLimited) as caught:
+        await play("fail=PROVIDER_RATE_LIMITED/7.5")
+    assert caught.value.retry_after == 7.5
+
+
+async def test_a_flaky_script_fails_so_many_times_and_then_no_more() -> None:
+    provider = ScriptedProvider()
+    asked = asking("flaky=2/PROVIDER_ERROR,text=a")
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await anext(provider.stream(asked))
+    for _ in range(2):
+        assert await anext(provider.stream(asked)) == TextChunk("a")
+    with pytest.raises(ProviderError):
+        await anext(provider.stream(asking("flaky=2/PROVIDER_ERROR,text=b")))
+
+
+async def test_stall_is_for_ever_and_crash_is_none_of_ours() -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(play("stall"), 0.05)
+    with pytest.raises(RuntimeError):
+        await play("crash")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "nothing",
+        "words=x",
+        "words=",
+        "words=-1",
+        "words=99999999999",
+        "wait=nan",
+        "wait=1e9",
+        "every=-1",
+        "usage=1",
+        "usage=a/b",
+        "fail=X",
+        "fail=",
+        "flaky=PROVIDER_ERROR",
+        "finish=stop",
+        "cut=1",
+        "=",
+        "stall=3",
+    ],
+)
+async def test_what_is_no_script_is_no_model(step: str) -> None:
+    """Why: the name is the client's. It gets an error that says what was wrong, and the server no traceback."""
+    with pytest.raises(ModelUnknown) as caught:
+        await play(f"text=a,{step}")
+    assert step[:50] in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+async def test_a_huge_step_is_made_chunk_by_chunk() -> None:
+    async with asyncio.timeout(10):
+        assert len(await play("words=999999999", max_tokens=3)) == 4
 
 
 def test_any_script_is_a_model_and_only_the_echo_is_shown() -> None:
