@@ -19,6 +19,7 @@ from auth.passwords import Passwords
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
 from chat.access import Rights
+from chat.attempts import RetryLimits
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
@@ -95,6 +96,7 @@ def _engine_limits(settings: Settings) -> EngineLimits:
             whole=settings.run_seconds,
             chars=settings.run_chars,
             coalesce=settings.coalesce_seconds,
+            retry=RetryLimits(settings.retries, settings.retry_seconds),
         ),
         per_process=settings.runs_per_process,
         per_user=settings.runs_per_user,

@@ -154,6 +154,8 @@ def configure_logging(level: str) -> None:
     for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # It warns of every retry without saying of what; chat.attempts does.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     # At debug uvicorn's WebSocket library prints every frame and header: users' texts, and tokens.
     logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):

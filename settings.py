@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     )
     rate_limits: bool = Field(True, description="off ends rates and counts, never sizes and times")
     model_fallback: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
-        None, description="models tried when the asked one cannot answer; none: no other"
+        None, max_length=8, description="models tried when the asked one cannot answer; none: no other"
     )
     embedded_model: bool = Field(True, description="run the small model on this machine's processor")
     embedded_fetch: bool = Field(True, description="fetch its file when it is not there")
@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     run_chars: Count = Field(400_000, description="longest text of a run")
     first_token_seconds: Seconds = Field(300, description="longest wait for a model's first chunk")
     next_token_seconds: Seconds = Field(60, description="longest wait between two chunks")
+    retries: int = Field(2, ge=0, le=10, description="how often a failing model is asked again before its first text")
+    retry_seconds: Seconds = Field(10, description="longest pause before that, whatever a provider asks for")
     coalesce_seconds: float = Field(0.02, ge=0, le=1, description="deltas within it become one event")
     run_keep_seconds: Seconds = Field(60, description="how long a finished run's deltas stay readable")
     changes_keep_seconds: float = Field(

@@ -21,6 +21,7 @@ from typing import Any
 
 import uvloop
 
+from chat.attempts import RetryLimits
 from chat.engine import Engine
 from chat.events import RunEvent, RunTextDelta
 from chat.generation import GenerationLimits, Prompt
@@ -37,7 +38,9 @@ WINDOW = 0.02
 START_SECONDS = 0.008
 """What the start of one run takes at most: its row, its task."""
 LIMITS = EngineLimits(
-    generation=GenerationLimits(first_token=60, next_token=60, whole=3_600, chars=10**9, coalesce=WINDOW),
+    generation=GenerationLimits(
+        first_token=60, next_token=60, whole=3_600, chars=10**9, coalesce=WINDOW, retry=RetryLimits(0, 10)
+    ),
     per_process=10_000,
     per_user=10_000,
     queue=10_000,

@@ -6,17 +6,18 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from chat.events import RunAttemptFailed, RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
+from chat.attempts import Attempts, RetryLimits, failure_of
+from chat.events import RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.inputs import storable
 from chat.patience import Patience
 from chat.prompt import estimate_turns, trim
 from chat.run import Transition, transition
-from chat.usage import estimated, priced, refused, set_usage
+from chat.usage import believed, estimated, priced, refused, set_usage
 from chat.writer import Tail
-from errors import ErrorCode, ProviderError, ProviderTimeout
-from models.columns import to_millis, utc_now
+from errors import ContentFiltered, ErrorCode, ProviderError, ProviderTimeout
+from models.columns import utc_now
 from models.run import Run, RunStatus
 from providers.base import (
     Chunk,
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 FIGURES_SECONDS = 5.0
 """How long an answer that has its finish waits for the provider's figures."""
 
+MOST_BLANKS = 2_000
+"""White space in a row: ten lines of a drawing or a table, 200 columns wide, with nothing in them."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
@@ -46,6 +50,7 @@ class GenerationLimits:
     whole: float
     chars: int
     coalesce: float
+    retry: RetryLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Generation:
     _price: Price | None = None
     _room: int = field(init=False)
     _began: bool = False
+    _blank: int = 0
     _last_seconds: float = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
 
@@ -88,38 +94,20 @@ class Generation:
 
     async def write(self, prompt: Prompt) -> Outcome:
         """Ask until someone answers. Provider failures end in the outcome, never in an exception."""
+        until = time.monotonic() + self.limits.whole
+        attempts = Attempts(self.run, self.tail, self.limits.retry, until)
         try:
             async with asyncio.timeout(self.limits.whole):
-                return await self._ask_in_turn(prompt)
+                return await attempts.ask(self.candidates, partial(self._ask, prompt))
         except TimeoutError:
-            return _failed(ProviderTimeout(f"The answer took longer than {self.limits.whole:g} seconds"))
+            message = f"The answer took longer than {self.limits.whole:g} seconds; ask for a shorter one"
+            error: ProviderError = ProviderTimeout(message)
+            attempts.cut_off(error)
+        except ProviderError as failure:
+            error = failure
+        return Outcome(Transition.FAIL, error=failure_of(error))
 
-    async def _ask_in_turn(self, prompt: Prompt) -> Outcome:
-        for candidate in self.candidates:
-            attempt: dict[str, Any] = {
-                "model": candidate.model.id,
-                "provider": candidate.provider.name,
-                "started_at": to_millis(utc_now()),
-            }
-            # A new list each time: the row's JSON column sees changes by identity.
-            self.run.attempts = [*self.run.attempts, attempt]
-            self.run.model, self.run.provider = candidate.model.id, candidate.provider.name
-            try:
-                return await self._ask(candidate, prompt)
-            except ProviderError as error:
-                failure = failure_of(error)
-                attempt["error"] = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
-                last = candidate is self.candidates[-1]
-                if last or not error.retryable or self.run.time_to_first_token_ms is not None:
-                    return Outcome(Transition.FAIL, error=failure)
-                self._append_attempt_failed(failure)
-        raise AssertionError("a run has at least one candidate")
-
-    def _append_attempt_failed(self, failure: RunFailure) -> None:
-        model, provider = self.run.model, self.run.provider
-        self.tail.event(lambda run_id, seq: RunAttemptFailed(run_id, seq, model, provider, failure))
-
-    async def _ask(self, candidate: Candidate, prompt: Prompt) -> Outcome:
+    async def _ask(self, prompt: Prompt, candidate: Candidate) -> Outcome:
         window = candidate.model.context_window
         request = GenerationRequest(
             model=candidate.model.id,
@@ -128,6 +116,7 @@ class Generation:
             max_tokens=prompt.max_tokens,
         )
         self._sent, self._price, self.usage = request.turns, candidate.model.price, None
+        self._blank = 0
         reason: FinishReason | None = None
         try:
             async with (
@@ -138,7 +127,10 @@ class Generation:
                     reason = self._take(chunk) or reason
                     if self._room < 0:
                         break
-                    patience.renew(self.limits.next_token if reason is None else self._last_seconds)
+                    if reason is not None:
+                        patience.renew(self._last_seconds)
+                    elif self._moves_on(chunk):
+                        patience.renew(self.limits.next_token)
         except ProviderError as error:
             # Behind its finish the answer is whole, whatever becomes of the connection.
             if reason is None:
@@ -146,8 +138,26 @@ class Generation:
                     self._sent = None
                 raise
         if reason is None:
-            raise ProviderError("The model's provider stopped in the middle of the answer")
+            raise ProviderError("The model's provider stopped in the middle of the answer; try again")
+        if reason is FinishReason.CONTENT_FILTER and self._room == self.limits.chars:
+            raise ContentFiltered
         return Outcome(Transition.COMPLETE, finish_reason=reason)
+
+    def _moves_on(self, chunk: Chunk) -> bool:
+        """Whether there is more of the answer than before. Some models end up in spaces and line breaks for ever.
+
+        Raises:
+            ProviderError: this one has.
+        """
+        if isinstance(chunk, (UsageChunk, FinishChunk)):
+            return False
+        if chunk.text and not chunk.text.isspace():
+            self._blank = 0
+            return True
+        self._blank += len(chunk.text) or 1
+        if self._blank > MOST_BLANKS:
+            raise ProviderError("The model went on with nothing but spaces; try again")
+        return False
 
     def _take(self, chunk: Chunk) -> FinishReason | None:
         """Write a chunk to the log; the reason if it is the last one with text."""
@@ -170,20 +180,13 @@ class Generation:
         self.tail.event(lambda run_id, seq: RunStarted(run_id, seq, *values))
 
     def final_usage(self) -> Usage | None:
-        """The provider's figures; our estimate where it gave none; None when nobody was asked, or all refused."""
+        """The provider's figures; our estimate where it gave none that can be; None when nobody was asked, or all
+        refused."""
         if self._sent is None:
             return None
         log = self.tail.log
-        usage = self.usage or estimated(estimate_turns(self._sent), log.text, log.reasoning)
+        usage = believed(self.usage) or estimated(estimate_turns(self._sent), log.text, log.reasoning)
         return priced(usage, self._price)
-
-
-def failure_of(error: ProviderError) -> RunFailure:
-    return RunFailure(error.code, storable(error.message), error.retryable, error.retry_after)
-
-
-def _failed(error: ProviderError) -> Outcome:
-    return Outcome(Transition.FAIL, error=failure_of(error))
 
 
 SERVER_STOPPED = "The server that wrote this answer stopped"

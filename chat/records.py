@@ -153,7 +153,9 @@ def total_tokens(run: Run) -> int:
 def failure_of_run(run: Run) -> RunFailure | None:
     if run.error_code is None:
         return None
-    return RunFailure(ErrorCode(run.error_code), run.error_message or "", bool(run.error_retryable))
+    last = run.attempts[-1].get("error") if run.attempts else None
+    after = last.get("retry_after") if last is not None and last["code"] == run.error_code else None
+    return RunFailure(ErrorCode(run.error_code), run.error_message or "", bool(run.error_retryable), after)
 
 
 def finished_event(run: Run, seq: int) -> RunFinished:

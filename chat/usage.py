@@ -8,15 +8,26 @@ from errors import (
     ContextTooLong,
     ModelUnavailable,
     ProviderAuth,
+    ProviderBusy,
     ProviderError,
     ProviderRateLimited,
+    ProviderRefused,
 )
 from models.run import Run
 from providers.base import Turn, Usage
 from providers.catalog import Candidate
+from providers.figures import told_usage
 from providers.prices import Price
 
-REFUSALS = (ModelUnavailable, ProviderAuth, ProviderRateLimited, ContentFiltered, ContextTooLong)
+REFUSALS = (
+    ModelUnavailable,
+    ProviderAuth,
+    ProviderBusy,
+    ProviderRateLimited,
+    ProviderRefused,
+    ContentFiltered,
+    ContextTooLong,
+)
 
 
 def refused(error: ProviderError) -> bool:
@@ -32,6 +43,14 @@ def estimate_prompt(turns: tuple[Turn, ...], max_tokens: int, candidate: Candida
 def estimated(prompt_tokens: int, text: str, reasoning: str | None) -> Usage:
     """Counted by us."""
     return Usage(prompt_tokens, estimate_tokens(text + (reasoning or "")), estimated=True)
+
+
+def believed(usage: Usage | None) -> Usage | None:
+    """The provider's figures, if they can be true."""
+    if usage is None:
+        return None
+    figures = told_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    return None if figures is None else replace(figures, estimated=usage.estimated, cost_nanos=usage.cost_nanos)
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:

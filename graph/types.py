@@ -65,6 +65,7 @@ class RunError:
     code: ErrorCode
     message: str
     retryable: bool
+    retry_after: float | None = strawberry.field(description="Seconds that the provider asked for, if it said so.")
 
     @classmethod
     def of(cls, failure: RunFailure | None) -> RunError | None:
@@ -72,7 +73,12 @@ class RunError:
 
     @classmethod
     def known(cls, failure: RunFailure) -> RunError:
-        return cls(code=failure.code, message=failure.message, retryable=failure.retryable)
+        return cls(
+            code=failure.code,
+            message=failure.message,
+            retryable=failure.retryable,
+            retry_after=failure.retry_after,
+        )
 
 
 @strawberry.type
@@ -91,7 +97,12 @@ class RunAttempt:
             started_at=from_millis(attempt["started_at"]),
             error=None
             if error is None
-            else RunError(code=ErrorCode(error["code"]), message=error["message"], retryable=error["retryable"]),
+            else RunError(
+                code=ErrorCode(error["code"]),
+                message=error["message"],
+                retryable=error["retryable"],
+                retry_after=error.get("retry_after"),
+            ),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from chat.attempts import RetryLimits
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.drafts import ConversationDraft
@@ -37,7 +38,9 @@ settings.load_profile("unhurried")
 SECONDS = 20
 """No test waits longer for anything that has to come."""
 
-GENERATION = GenerationLimits(first_token=120, next_token=120, whole=300, chars=100_000, coalesce=0.005)
+GENERATION = GenerationLimits(
+    first_token=120, next_token=120, whole=300, chars=100_000, coalesce=0.005, retry=RetryLimits(0, 10)
+)
 LIMITS = EngineLimits(
     generation=GENERATION,
     per_process=8,

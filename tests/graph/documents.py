@@ -23,7 +23,7 @@ ONE = f"query ($id: ID!) {{ conversation(id: $id) {{ {CONVERSATION} }} }}"
 
 RUN = """id status requestedModel model provider createdAt startedAt finishedAt timeToFirstTokenMs finishReason lastSeq
     usage { promptTokens completionTokens totalTokens estimated } error { code message retryable }
-    attempts { model provider startedAt error { code retryable } }
+    attempts { model provider startedAt error { code retryable retryAfter } }
     message { id content reasoning status model } conversation { id }"""
 ONE_RUN = f"query ($id: ID!) {{ run(id: $id) {{ {RUN} }} }}"
 SEND = f"""mutation ($input: SendMessageInput!) {{

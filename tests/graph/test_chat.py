@@ -159,8 +159,9 @@ async def test_without_a_fallback_an_unknown_model_is_unavailable(start_server: 
 
 
 async def test_before_the_first_text_another_model_is_tried(viewer: Graph) -> None:
-    """The default model stands in; who failed and why is told, in the log and by the run."""
-    model = "scripted:wait=0.01,fail=PROVIDER_RATE_LIMITED"
+    """The default model stands in for one that wants too much time; who failed and why is told, in the log and by the
+    run."""
+    model = "scripted:wait=0.01,fail=PROVIDER_RATE_LIMITED/60"
     events = await _stream(viewer, chat("hi", model=model))
     assert [event["__typename"] for event in events] == [
         "RunAttemptFailed",
@@ -173,10 +174,23 @@ async def test_before_the_first_text_another_model_is_tried(viewer: Graph) -> No
     assert text_of(events) == "hi "
     run = (await viewer.data(ONE_RUN, id=events[0]["runId"]))["run"]
     assert [(attempt["model"], attempt["error"]) for attempt in run["attempts"]] == [
-        (model, {"code": "PROVIDER_RATE_LIMITED", "retryable": True}),
+        (model, {"code": "PROVIDER_RATE_LIMITED", "retryable": True, "retryAfter": 60}),
         ("scripted", None),
     ]
     assert (run["requestedModel"], run["model"], run["error"]) == (model, "scripted", None)
+
+
+async def test_before_the_first_text_the_same_model_is_asked_again(viewer: Graph) -> None:
+    model = f"scripted:flaky=1/PROVIDER_ERROR/0.1,text=now,usage={uuid.uuid4().int % 10**6}/1"
+    events = await _stream(viewer, chat("hi", model=model))
+    kinds = [event["__typename"] for event in events]
+    assert kinds == ["RunAttemptFailed", "RunStarted", "RunTextDelta", "RunFinished"]
+    assert [event["model"] for event in events[:2]] == [model, model]
+    run = (await viewer.data(ONE_RUN, id=events[0]["runId"]))["run"]
+    assert [attempt["error"] for attempt in run["attempts"]] == [
+        {"code": "PROVIDER_ERROR", "retryable": True, "retryAfter": 0.1},
+        None,
+    ]
 
 
 @pytest.mark.parametrize("begun", ["text=a", "think=a"])

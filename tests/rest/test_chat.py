@@ -96,6 +96,27 @@ async def test_a_failure_before_the_first_word_is_answered_by_the_fallback(
     assert (answer.status_code, answer.json()["model"]) == (200, "scripted")
 
 
+async def test_a_provider_that_wants_to_be_left_alone_says_for_how_long(start_server: StartServer) -> None:
+    """Nobody waits for it, and nobody stands in: the client is told when to come back."""
+    server = start_server(MODEL_FALLBACK="none")
+    body = question(model="scripted:fail=PROVIDER_RATE_LIMITED/77")
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        answer = await client.post(PATH, json=body, headers=register_on(server).headers)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "77")
+
+
+@pytest.mark.parametrize("script", ["words=x", "wait=nan", "nothing"])
+async def test_a_model_that_is_no_script_is_not_found_and_no_fault_of_the_server(
+    start_server: StartServer, script: str
+) -> None:
+    server = start_server(MODEL_FALLBACK="none")
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        body = question(model=f"scripted:{script}")
+        answer = await client.post(PATH, json=body, headers=register_on(server).headers)
+    assert answer.status_code == 503
+    assert "Traceback" not in server.log()
+
+
 async def test_too_many_at_a_time_is_429_and_says_when_to_come_back(start_server: StartServer) -> None:
     server = start_server(RATE_LIMITS="on", RUNS_PER_USER="1")
     account = register_on(server)
