@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from providers.answers import Response
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.failures import provider_errors
-from providers.openai_wire import Response, completion_body, read_completion, refused_by
+from providers.openai_wire import completion_body, read_completion, refused_by
 from providers.sdk import BoundedErrors
 
 if TYPE_CHECKING:

@@ -1,14 +1,14 @@
 """The OpenAI-compatible chat-completions protocol, streamed: what is sent, and what comes back as chunks."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
-import httpx2
 import orjson
 
+from providers.answers import Reader, Response, read_answer, text_of
 from providers.base import (
     Chunk,
     FinishChunk,
@@ -20,14 +20,8 @@ from providers.base import (
     Usage,
     UsageChunk,
 )
-from providers.failures import Garbled, Refused, provider_errors
+from providers.failures import Refused, provider_errors
 from providers.figures import told_usage
-from providers.sse import NOT_AN_ANSWER, DataLines
-
-MAX_ERROR_BODY = 1 << 16  # bytes
-ERROR_WAIT = 5.0  # seconds for the body of an error
-USAGE_WAIT = 5.0  # seconds after the finish: the answer is whole, its figures may still come
-DRAIN = 0.1  # seconds after [DONE] for the end of the body, without which the connection cannot be used again
 
 _FINISH = {
     "stop": FinishReason.STOP,
@@ -36,16 +30,6 @@ _FINISH = {
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
-
-
-class Response(Protocol):
-    """What is read of an HTTP response whose body has not been: httpx's, or httpx2's, which the SDKs use."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
 def completion_body(request: GenerationRequest) -> dict[str, object]:
@@ -86,82 +70,27 @@ async def stream_completion(
             await response.aclose()
 
 
-async def read_completion(response: Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
-    """The chunks of an answer whose head has come, the first of them until `deadline` (of the loop's clock).
-
-    Raises Garbled, Refused, TimeoutError and the errors of the response's library: for `provider_errors`.
-    """
-    await _refuse(response)
-    async with aclosing(_chunks(response, deadline, patience)) as chunks:
-        async for chunk in chunks:
-            yield chunk
+def read_completion(response: Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
+    """See `read_answer`."""
+    return read_answer(response, _Reader(), deadline, patience)
 
 
-async def _refuse(response: Response) -> None:
-    """Raises if the answer is not a stream: an error status, a web page, a plain object."""
-    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if response.status_code == 200 and media not in ("text/html", "application/json"):
-        return
-    body = b""
-    async with asyncio.timeout(ERROR_WAIT):
-        async for data in response.aiter_bytes():
-            body += data
-            if len(body) > MAX_ERROR_BODY:
-                break
-    refused = refused_by(_parse(body).get("error"), response.status_code)
-    refused.retry_after = response.headers.get("retry-after")
-    raise refused if response.status_code != 200 or refused.words else Garbled(NOT_AN_ANSWER)
-
-
-async def _chunks(response: Response, deadline: float, patience: Patience) -> AsyncGenerator[Chunk, None]:
-    """The clock runs only while we wait: a slow consumer is not a slow server. Noise does not set it back."""
-    now = asyncio.get_running_loop().time
-    lines, reader = DataLines(), _Reader()
-    reads = response.aiter_bytes()
-    data: bytes | None = b""
-    while data is not None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                data = await anext(reads, None)
-        except (TimeoutError, httpx.HTTPError, httpx2.HTTPError):
-            if reader.finished:
-                break
-            raise
-        chunks = [chunk for line in lines.feed(b"\n" if data is None else data) for chunk in reader.read(line)]
-        for chunk in chunks:
-            yield chunk
-        if chunks or reader.done:
-            deadline = now() + (patience.between if not reader.finished else DRAIN if reader.done else USAGE_WAIT)
-        if reader.done and not reader.finished:
-            break
-    if not reader.finished:
-        raise Garbled("The model's provider stopped in the middle of the answer")
-    if reader.usage is not None:
-        yield UsageChunk(reader.usage)
-
-
-class _Reader:
-    """One answer's state: payloads in, chunks out."""
-
+class _Reader(Reader):
     def __init__(self) -> None:
-        self.finished = False
-        self.done = False
-        self.usage: Usage | None = None
+        super().__init__()
+        self._usage: Usage | None = None
 
     def read(self, payload: bytes) -> list[Chunk]:
         if payload == b"[DONE]":
             self.done = True
             return []
-        try:
-            return list(self._read(orjson.loads(payload)))
-        except (ValueError, TypeError, AttributeError) as exc:
-            raise Garbled(NOT_AN_ANSWER) from exc
+        return super().read(payload)
 
-    def _read(self, message: dict[str, Any]) -> Iterator[Chunk]:
+    def chunks(self, message: dict[str, Any]) -> Iterator[Chunk]:
         if error := message.get("error"):
             raise refused_by(error, 500)
         if usage := message.get("usage"):
-            self.usage = _usage(usage) or self.usage
+            self._usage = _usage(usage) or self._usage
         for choice in message.get("choices") or ():
             if not self.finished:
                 yield from self._choice(choice)
@@ -169,18 +98,19 @@ class _Reader:
     def _choice(self, choice: dict[str, Any]) -> Iterator[Chunk]:
         delta = choice.get("delta") or {}
         if thought := delta.get("reasoning_content"):
-            yield ReasoningChunk(_text(thought))
+            yield ReasoningChunk(text_of(thought))
         if text := delta.get("content"):
-            yield TextChunk(_text(text))
+            yield TextChunk(text_of(text))
         if reason := choice.get("finish_reason"):
             self.finished = True
             yield FinishChunk(_FINISH.get(reason, FinishReason.STOP))
 
+    def end(self) -> Iterator[Chunk]:
+        if self._usage is not None:
+            yield UsageChunk(self._usage)
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+    def refused(self, body: object, status: int) -> Refused:
+        return refused_by(body.get("error") if isinstance(body, dict) else None, status)
 
 
 def _usage(usage: dict[str, Any]) -> Usage | None:
@@ -191,14 +121,6 @@ def _usage(usage: dict[str, Any]) -> Usage | None:
         prompt.get("cached_tokens"),
         completion.get("reasoning_tokens"),
     )
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        parsed = orjson.loads(body)
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def refused_by(error: object, status: int) -> Refused:

@@ -59,6 +59,7 @@ TESTED_ELSEWHERE = {
     "models/worker": "log/test_workers",
     "models/write_lock": "log/test_conformance",
     "origins": "rest/test_handshake, graph/test_websocket",
+    "providers/answers": "providers/test_openai_wire, and the conformance tests of every adapter",
     "providers/base": "a protocol",
     "providers/child": "providers/test_supervisor",
     "providers/failures": "providers/test_openai_wire",

@@ -1,0 +1,147 @@
+"""A streamed answer as it is read: the waits, the end, and what must not pass for one.
+
+What a vendor's words mean is for its `Reader`.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import httpx
+import httpx2
+import orjson
+
+from providers.base import Chunk, Patience
+from providers.failures import Garbled, Refused
+from providers.sse import NOT_AN_ANSWER, DataLines
+
+MAX_ERROR_BODY = 1 << 16  # bytes
+ERROR_WAIT = 5.0  # seconds for the body of an error
+USAGE_WAIT = 5.0  # seconds after the finish: the answer is whole, its figures may still come
+DRAIN = 0.1  # seconds after the last word for the end of the body, without which the connection cannot be used again
+
+
+class Response(Protocol):
+    """What is read of an HTTP response whose body has not been: httpx's, or httpx2's, which the SDKs use."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+
+
+class Reader(ABC):
+    """One answer's state: payloads in, chunks out. `finished`: the model has said how it ended; `done`: and nothing
+    more will come, though the body may stay open."""
+
+    finished = False
+    done = False
+
+    def __init__(self) -> None:
+        self.lines = DataLines()
+
+    def read(self, payload: bytes) -> list[Chunk]:
+        """
+        Raises:
+            Garbled: it is not what this vendor sends.
+            Refused: it is an error.
+        """
+        try:
+            return list(self.chunks(orjson.loads(payload)))
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise Garbled(NOT_AN_ANSWER) from exc
+
+    @abstractmethod
+    def chunks(self, message: dict[str, Any]) -> Iterable[Chunk]:
+        """What one payload says. ValueError, TypeError and AttributeError stand for nonsense."""
+
+    def end(self) -> Iterable[Chunk]:
+        """What is left to say of an answer that is finished, its body read."""
+        return ()
+
+    def cut(self) -> Exception:
+        """What went wrong when the body ended and the answer was not finished."""
+        return Garbled("The model's provider stopped in the middle of the answer")
+
+    @abstractmethod
+    def refused(self, body: object, status: int) -> Refused:
+        """The body of an error; without words if it is none of this vendor's."""
+
+
+async def read_answer(
+    response: Response, reader: Reader, deadline: float, patience: Patience
+) -> AsyncGenerator[Chunk, None]:
+    """The chunks of an answer whose head has come, the first of them until `deadline` (of the loop's clock).
+
+    Raises Garbled, Refused, TimeoutError and the errors of the response's library: for `provider_errors`.
+    """
+    await _refuse(response, reader)
+    async with aclosing(_chunks(response, reader, deadline, patience)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _refuse(response: Response, reader: Reader) -> None:
+    """Raises if the answer is not a stream: an error status, a web page, a plain object."""
+    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and media not in ("text/html", "application/json"):
+        return
+    body = b""
+    async with asyncio.timeout(ERROR_WAIT):
+        async for data in response.aiter_bytes():
+            body += data
+            if len(body) > MAX_ERROR_BODY:
+                break
+    refused = reader.refused(parsed(body), response.status_code)
+    refused.retry_after = refused.retry_after or response.headers.get("retry-after")
+    raise refused if response.status_code != 200 or refused.words else Garbled(NOT_AN_ANSWER)
+
+
+async def _chunks(
+    response: Response, reader: Reader, deadline: float, patience: Patience
+) -> AsyncGenerator[Chunk, None]:
+    """The clock runs only while we wait: a slow consumer is not a slow server. Noise does not set it back."""
+    now = asyncio.get_running_loop().time
+    reads = response.aiter_bytes()
+    data: bytes | None = b""
+    while data is not None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                data = await anext(reads, None)
+        except (TimeoutError, httpx.HTTPError, httpx2.HTTPError):
+            if reader.finished:
+                break
+            raise
+        lines = reader.lines.feed(b"\n" if data is None else data)
+        chunks = [chunk for line in lines for chunk in reader.read(line)]
+        for chunk in chunks:
+            yield chunk
+        if chunks or reader.done:
+            deadline = now() + (patience.between if not reader.finished else DRAIN if reader.done else USAGE_WAIT)
+        if reader.done and not reader.finished:
+            break
+    if not reader.finished:
+        raise reader.cut()
+    for chunk in reader.end():
+        yield chunk
+
+
+def text_of(value: object) -> str:
+    """
+    Raises:
+        TypeError: it is not text.
+    """
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def parsed(body: bytes) -> object:
+    """The JSON of a body; None if it is none."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return None
