@@ -11,11 +11,13 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import graph.routes
 import rest.routes
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from auth.throttle import NO_LIMITS, Throttle, ThrottleLimits
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
 from chat.access import Rights
@@ -139,6 +141,16 @@ def _web_limits(settings: Settings) -> WebLimits:
     )
 
 
+def _throttle_limits(settings: Settings) -> ThrottleLimits:
+    if not settings.rate_limits:
+        return NO_LIMITS
+    return ThrottleLimits(
+        account_logins=settings.logins_per_minute,
+        address_logins=settings.address_logins_per_minute,
+        address_registrations=settings.address_registrations_per_minute,
+    )
+
+
 def prepare(settings: Settings) -> None:
     """Make the directory and the database, or find them in order.
 
@@ -165,6 +177,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(database.aclose)
         bus = MemoryBus()
         stack.push_async_callback(bus.aclose)
+        tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
         passwords = Passwords()
         stack.callback(passwords.close)
         catalog = Catalog(await _providers(settings, stack), settings.fallback)
@@ -186,9 +199,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         await engine.start()
         yield Services(
             database=database,
-            accounts=Accounts(
-                database, passwords, Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
-            ),
+            accounts=Accounts(database, passwords, tokens, Throttle(database, _throttle_limits(settings))),
             conversations=conversations,
             members=Members(database),
             chats=chats,
@@ -245,6 +256,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=["*"],
     )
     app.add_middleware(OwnOriginOnly)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     app.add_middleware(OneLineStart)
     rest.routes.mount(app)
     graph.routes.mount(app, ROOT / "web" / "dist", settings.max_query_tokens)
@@ -308,6 +320,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
+        proxy_headers=False,  # ours stands in the application, and knows TRUSTED_PROXIES
         ws="websockets-sansio",
         ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,

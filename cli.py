@@ -74,7 +74,7 @@ def _shown(default: object) -> str:
         case bool():
             return "on" if default else "off"
         case tuple():
-            return f"`{','.join(default)}`"
+            return "" if not default else f"`{','.join(default)}`"
         case Path():
             return "`data` beside app.py"
     return f"`{default}`"

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -92,6 +93,14 @@ class Settings(BaseSettings):
     embedded_context: int = Field(4096, ge=512, le=131_072, description="tokens of context for each of them")
     scripted_model: bool = Field(False, description="the scripted fake, for tests and benchmarks")
 
+    # accounts
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="addresses and networks of proxies whose X-Forwarded-For and -Proto count"
+    )
+    logins_per_minute: Count = Field(10, description="attempts to log in to one account in any minute")
+    address_logins_per_minute: Count = Field(60, description="attempts to log in from one address in any minute")
+    address_registrations_per_minute: Count = Field(60, description="registrations from one address in any minute")
+
     # sizes
     max_body_bytes: Count = Field(MiB, description="largest request body")
     max_conversation_bytes: Count = Field(
@@ -147,6 +156,14 @@ class Settings(BaseSettings):
             if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
                 raise ValueError(f"{origin!r} is not an origin like https://example.com")
         return tuple(origin.rstrip("/").lower() for origin in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ip_network(proxy, strict=False)) for proxy in value)
+        except ValueError as error:
+            raise ValueError("lists addresses and networks, such as 10.0.0.1 or 10.0.0.0/8") from error
 
     @field_validator("secret_key")
     @classmethod

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.exc import IntegrityError
 
+from auth.device import UNKNOWN, Device
 from auth.passwords import MAX_CHARS, MIN_CHARS, Passwords
+from auth.throttle import Throttle
 from auth.tokens import Tokens
 from errors import BadUserInput, EmailTaken, InvalidCredentials, TokenInvalid, UsernameTaken
 from models.database import Database
@@ -34,20 +36,23 @@ class SignedIn:
 
 
 class Accounts:
-    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens) -> None:
+    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens, throttle: Throttle) -> None:
         self._database = database
         self._passwords = passwords
         self._tokens = tokens
+        self._throttle = throttle
 
-    async def register(self, username: str, email: str, password: str) -> SignedIn:
+    async def register(self, username: str, email: str, password: str, device: Device = UNKNOWN) -> SignedIn:
         """
         Raises:
             BadUserInput: names the field.
             UsernameTaken, EmailTaken
+            RateLimited: too many from this address.
         """
         username = clean_username(username)
         email = clean_email(email)
         clean_password(password)
+        await self._throttle.registration(device)
         await self._check_free(username, email)
         user = User(
             username=username,
@@ -72,11 +77,13 @@ class Accounts:
             if await user_exists(session, email=email):
                 raise EmailTaken(field="email")
 
-    async def login(self, username: str, password: str) -> SignedIn:
+    async def login(self, username: str, password: str, device: Device = UNKNOWN) -> SignedIn:
         """
         Raises:
             InvalidCredentials: the same, after the same time, whether the name or the password is wrong.
+            RateLimited: too many attempts on this name, or from this address.
         """
+        await self._throttle.login(username, device)
         if len(username) > MAX_NAME_CHARS * 4 or len(password) > MAX_CHARS or not printable(username):
             user, password = None, "x" * MIN_CHARS
         else:

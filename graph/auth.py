@@ -56,9 +56,9 @@ class AuthMutation:
     @strawberry.mutation
     async def register(self, info: Info, input: RegisterInput) -> AuthPayload:
         accounts = info.context.services.accounts
-        return AuthPayload.of(await accounts.register(input.username, input.email, input.password))
+        return AuthPayload.of(await accounts.register(input.username, input.email, input.password, info.context.device))
 
     @strawberry.mutation
     async def login(self, info: Info, input: LoginInput) -> AuthPayload:
         accounts = info.context.services.accounts
-        return AuthPayload.of(await accounts.login(input.username, input.password))
+        return AuthPayload.of(await accounts.login(input.username, input.password, info.context.device))

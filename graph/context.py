@@ -8,6 +8,7 @@ import strawberry
 from strawberry.dataloader import DataLoader
 
 from auth.accounts import Viewer
+from auth.device import UNKNOWN, Device
 from errors import TokenMissing
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
@@ -25,6 +26,7 @@ class Context:
 
     services: Services
     viewer: Viewer | None
+    device: Device = UNKNOWN
     conversations: DataLoader[str, Conversation | None] = field(init=False)
     members: DataLoader[str, list[Member] | None] = field(init=False)
     roles: DataLoader[str, MemberRole | None] = field(init=False)

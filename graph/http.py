@@ -1,6 +1,7 @@
 """GraphQL over HTTP: JSON for queries and mutations, server-sent events for subscriptions, GraphiQL for browsers."""
 
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -15,6 +16,7 @@ from errors import BadUserInput, ChatError, Unauthenticated
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import Operation, RequestRefused, Runner
+from peers import device_of
 from services import Services
 from streaming import ClientLeft, EventStream, while_connected
 
@@ -47,7 +49,7 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
         return _respond({"errors": [format_chat_error(error)]}, kind, status if kind == GRAPHQL_JSON else 200)
     except (ClientDisconnect, ClientLeft):
         return Response(status_code=499)
-    context = Context(services, viewer)
+    context = Context(services, viewer, device_of(request))
     if operation.streams or kind == EVENTS:
         return _stream(runner, operation, context, accepted)
     try:
@@ -55,7 +57,7 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
     except ClientLeft:
         return Response(status_code=499)
     failed = kind == GRAPHQL_JSON and "data" not in result
-    return _respond(result, kind, 400 if failed else 200)
+    return _respond(result, kind, 400 if failed else 200, _retry_after(result))
 
 
 class _Refused(Exception):
@@ -158,6 +160,13 @@ async def _frames(runner: Runner, operation: Operation, context: Context) -> Asy
 
 def _next(result: dict[str, Any]) -> bytes:
     return b"event: next\ndata: " + orjson.dumps(result) + b"\n\n"
+
+
+def _retry_after(result: dict[str, Any]) -> dict[str, str]:
+    """For clients and proxies that know HTTP better than `extensions.retryAfter`."""
+    waits = [error["extensions"].get("retryAfter") for error in result.get("errors", ())]
+    longest = max((wait for wait in waits if wait is not None), default=None)
+    return {} if longest is None else {"Retry-After": str(max(1, math.ceil(longest)))}
 
 
 def _respond(result: dict[str, Any], kind: str, status: int, headers: dict[str, str] | None = None) -> Response:

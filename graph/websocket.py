@@ -22,6 +22,7 @@ from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import RequestRefused, Runner
 from origins import origin_allowed
+from peers import device_of
 from services import Services
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Connection:
         self._runner = runner
         self._services = services
         self._viewer: Viewer | None = None
+        self._device = device_of(websocket)
         self._initialised = False
         self._acknowledged = False
         self._operations: dict[str, asyncio.Task[None]] = {}
@@ -234,7 +236,7 @@ class Connection:
         """One operation, to its `complete` or its `error`."""
         try:
             operation = self._runner.prepare(request)
-            context = Context(self._services, self._viewer)
+            context = Context(self._services, self._viewer, self._device)
             if operation.streams:
                 async with aclosing(self._runner.subscribe(operation, context)) as results:
                     async for result in results:

@@ -4,28 +4,28 @@ from fastapi import APIRouter
 
 from errors import NotFound
 from rest.bodies import Detail, LoginBody, RegisterBody, TokenAnswer, UserAnswer
-from rest.deps import OpenRoute, Served, Token
+from rest.deps import From, OpenRoute, Served, Token
 
 router = APIRouter(prefix="/api/auth", route_class=OpenRoute, tags=["auth"])
 
 
-@router.post("/register", responses={400: {"model": Detail}})
-async def register(body: RegisterBody, services: Served) -> TokenAnswer:
+@router.post("/register", responses={400: {"model": Detail}, 429: {"model": Detail}})
+async def register(body: RegisterBody, services: Served, device: From) -> TokenAnswer:
     """
     Raises:
-        UsernameTaken, EmailTaken, BadUserInput
+        UsernameTaken, EmailTaken, BadUserInput, RateLimited
     """
-    signed_in = await services.accounts.register(body.username, body.email, body.password)
+    signed_in = await services.accounts.register(body.username, body.email, body.password, device)
     return TokenAnswer(access_token=signed_in.access_token)
 
 
-@router.post("/login", responses={401: {"model": Detail}})
-async def login(body: LoginBody, services: Served) -> TokenAnswer:
+@router.post("/login", responses={401: {"model": Detail}, 429: {"model": Detail}})
+async def login(body: LoginBody, services: Served, device: From) -> TokenAnswer:
     """
     Raises:
-        InvalidCredentials
+        InvalidCredentials, RateLimited
     """
-    signed_in = await services.accounts.login(body.username, body.password)
+    signed_in = await services.accounts.login(body.username, body.password, device)
     return TokenAnswer(access_token=signed_in.access_token)
 
 

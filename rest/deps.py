@@ -12,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from auth.accounts import Viewer
+from auth.device import Device
 from auth.tokens import bearer
 from errors import ChatError, TokenMissing
+from peers import device_of
 from rest.errors import error_response, masked
 from services import Services
 from streaming import ClientLeft
@@ -53,9 +55,14 @@ async def get_token(request: Request, _scheme: Annotated[object, Security(docume
     return token_of(request)
 
 
+async def get_device(request: Request) -> Device:
+    return device_of(request)
+
+
 Served = Annotated[Services, Depends(get_services)]
 Signed = Annotated[Viewer, Depends(get_viewer)]
 Token = Annotated[str, Depends(get_token)]
+From = Annotated[Device, Depends(get_device)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 

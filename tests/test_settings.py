@@ -143,6 +143,8 @@ class TestTheGuides:
         ({"LEGACY_SOCKET": "everyone"}, ["LEGACY_SOCKET"]),
         ({"APP_ENV": "staging"}, ["APP_ENV"]),
         ({"RATE_LIMITS": "perhaps"}, ["RATE_LIMITS"]),
+        ({"TRUSTED_PROXIES": "*"}, ["TRUSTED_PROXIES"]),
+        ({"TRUSTED_PROXIES": "10.0.0.1,proxy.example"}, ["TRUSTED_PROXIES"]),
         ({"RUN_SECONDS": "0"}, ["RUN_SECONDS"]),
         ({"PORT": "x", "RUN_QUEUE": "-1"}, ["PORT", "RUN_QUEUE"]),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
 from models.database import Database
 from models.migrate import migrate
@@ -44,4 +45,4 @@ def tokens() -> Tokens:
 
 @pytest.fixture
 def accounts(database: Database, passwords: Passwords, tokens: Tokens) -> Accounts:
-    return Accounts(database, passwords, tokens)
+    return Accounts(database, passwords, tokens, Throttle(database, NO_LIMITS))

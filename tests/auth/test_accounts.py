@@ -9,6 +9,7 @@ from sqlmodel import col, select
 
 from auth.accounts import MAX_NAME_CHARS, Accounts, clean_email, clean_password, clean_username
 from auth.passwords import Passwords
+from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
 from errors import BadUserInput, ChatError, EmailTaken, InvalidCredentials, TokenExpired, TokenInvalid, UsernameTaken
 from models.database import Database
@@ -169,7 +170,7 @@ class TestWhoIsAsking:
         assert not await accounts.exists(signed.user.id)
 
     async def test_an_expired_token_says_so(self, database: Database, passwords: Passwords) -> None:
-        accounts = Accounts(database, passwords, Tokens(SECRET, -1))
+        accounts = Accounts(database, passwords, Tokens(SECRET, -1), Throttle(database, NO_LIMITS))
         signed = await accounts.register("ann", "a@example.com", PASSWORD)
         with pytest.raises(TokenExpired):
             await accounts.viewer(signed.access_token)

@@ -1,0 +1,73 @@
+"""How often somebody may try to log in or to register, over all transports and processes together."""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+
+from auth.device import Device
+from errors import RateLimited
+from models.attempt import count_attempt, forget_attempts
+from models.columns import utc_now
+from models.database import Database
+from models.user import name_key
+
+WINDOW = timedelta(minutes=1)
+FORGOTTEN_AT_ONCE = 20
+"""More than one attempt can add, so that the table never holds much more than the keys of the last minute."""
+NAME_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleLimits:
+    """In any minute, not in calendar ones. None: no limit."""
+
+    account_logins: int | None
+    address_logins: int | None
+    address_registrations: int | None
+
+
+NO_LIMITS = ThrottleLimits(None, None, None)
+
+
+class Throttle:
+    def __init__(self, database: Database, limits: ThrottleLimits) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def login(self, username: str, device: Device) -> None:
+        """Before the password is looked at, whether there is such a user or not.
+
+        Raises:
+            RateLimited: with the seconds to wait.
+        """
+        limits = self._limits
+        # Hashed: people type their password into the field of the name.
+        name = sha256(name_key(username.strip()[:NAME_CHARS]).encode(errors="surrogatepass")).hexdigest()
+        wait = await self._wait(
+            (f"login address {device.site}", limits.address_logins), (f"login account {name}", limits.account_logins)
+        )
+        if wait:
+            raise RateLimited("Too many attempts to log in; try again later", retry_after=wait)
+
+    async def registration(self, device: Device) -> None:
+        """
+        Raises:
+            RateLimited: with the seconds to wait.
+        """
+        wait = await self._wait((f"register address {device.site}", self._limits.address_registrations))
+        if wait:
+            raise RateLimited("Too many registrations from this address; try again later", retry_after=wait)
+
+    async def _wait(self, *counted: tuple[str, int | None]) -> int:
+        """Count under each key, up to the first that refuses: the whole seconds to wait."""
+        limited = [(key, most) for key, most in counted if most is not None]
+        if not limited:
+            return 0
+        async with self._database.write() as session:
+            now = utc_now()  # here: those in front may have waited, and come with a later moment
+            await forget_attempts(session, now, FORGOTTEN_AT_ONCE)
+            for key, most in limited:
+                if wait := await count_attempt(session, key, most, WINDOW, now):
+                    return math.ceil(wait)
+        return 0
