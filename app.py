@@ -35,6 +35,7 @@ from chat.sending import Sendings
 from chat.typing import Typing
 from errors import StartError
 from graph.pages import OwnOriginOnly
+from graph.shape import QueryLimits
 from models.database import Database
 from models.migrate import migrate
 from providers.base import Provider
@@ -112,6 +113,16 @@ def _engine_limits(settings: Settings) -> EngineLimits:
     )
 
 
+def _query_limits(settings: Settings) -> QueryLimits:
+    return QueryLimits(
+        tokens=settings.max_query_tokens,
+        depth=settings.max_query_depth,
+        aliases=settings.max_query_aliases,
+        roots=settings.max_query_roots,
+        directives=settings.max_query_directives,
+    )
+
+
 def _input_limits(settings: Settings) -> InputLimits:
     return InputLimits(
         message=settings.max_message_chars,
@@ -128,7 +139,6 @@ def _web_limits(settings: Settings) -> WebLimits:
         body=settings.max_body_bytes,
         conversation_body=settings.max_conversation_bytes,
         frame=settings.max_frame_bytes,
-        query_tokens=settings.max_query_tokens,
         send_timeout=settings.send_timeout_seconds,
         init_timeout=settings.socket_init_seconds,
         operations_per_socket=settings.operations_per_socket,
@@ -259,7 +269,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     app.add_middleware(OneLineStart)
     rest.routes.mount(app)
-    graph.routes.mount(app, ROOT / "web" / "dist", settings.max_query_tokens)
+    graph.routes.mount(app, ROOT / "web" / "dist", _query_limits(settings))
     return app
 
 

@@ -27,7 +27,6 @@ class WebLimits:
     body: int
     conversation_body: int
     frame: int
-    query_tokens: int
     send_timeout: float
     init_timeout: float
     operations_per_socket: int

@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     max_chat_messages: Count = Field(2_000, description="most messages in one stateless chat")
     max_conversations: Count = Field(100_000, description="most conversations of one user")
     max_query_tokens: Count = Field(1_000, description="most lexical tokens in one GraphQL document")
+    max_query_depth: Count = Field(12, description="levels of one GraphQL operation, introspection apart")
+    max_query_aliases: Count = Field(15, description="aliases in one GraphQL operation, fragments unfolded")
+    max_query_roots: Count = Field(20, description="fields at the top of one GraphQL operation")
+    max_query_directives: Count = Field(30, description="directives in one GraphQL document")
 
     # runs
     runs_per_process: Count = Field(256, description="answers written at the same time")

@@ -28,6 +28,7 @@ from errors import BadUserInput, ChatError, QueryTooComplex
 from graph.context import Context
 from graph.errors import format_chat_error, format_error, masked
 from graph.limits import check
+from graph.shape import QueryLimits, check_shape
 
 CACHED_DOCUMENTS = 512
 CACHED_CHARS = 16_384
@@ -70,9 +71,9 @@ class Operation:
 
 
 class Runner:
-    def __init__(self, schema: GraphQLSchema, max_tokens: int) -> None:
+    def __init__(self, schema: GraphQLSchema, limits: QueryLimits) -> None:
         self._schema = schema
-        self._max_tokens = max_tokens
+        self._limits = limits
         self._documents: OrderedDict[str, tuple[DocumentNode | None, list[dict[str, Any]]]] = OrderedDict()
 
     def prepare(self, request: object) -> Operation:
@@ -93,7 +94,7 @@ class Runner:
             message = f"There is no operation {name!r}" if name else "Say which operation by operationName"
             raise RequestRefused([format_chat_error(BadUserInput(message, field="operationName"))])
         try:
-            check(document, operation, variables)
+            check(document, operation, variables, self._limits)
         except ChatError as error:
             raise RequestRefused([format_chat_error(error)]) from None
         return Operation(document, operation.operation, variables, name)
@@ -112,10 +113,13 @@ class Runner:
 
     def _check(self, query: str) -> tuple[DocumentNode | None, list[dict[str, Any]]]:
         try:
-            document = parse(query, max_tokens=self._max_tokens)
+            document = parse(query, max_tokens=self._limits.tokens)
+            check_shape(document, self._limits)
             found = validate(self._schema, document, max_errors=20)
         except GraphQLError as error:
             return None, [format_error(error)]
+        except QueryTooComplex as error:
+            return None, [format_chat_error(error)]
         except RecursionError:
             return None, [format_chat_error(QueryTooComplex("The query is nested too deeply"))]
         if found:

@@ -23,9 +23,8 @@ from graphql import (
 
 from errors import QueryTooComplex
 from graph.paging import DEFAULT_SIZE, MAX_SIZE
+from graph.shape import MAX_INTROSPECTION_DEPTH, QueryLimits
 
-MAX_DEPTH = 30
-"""Twice what GraphiQL's introspection takes."""
 MAX_COST = 30_000
 """In plain fields of the answer, which take 13 to 20 µs each: half a second. 100 conversations with 20 messages fit."""
 COSTS = {
@@ -38,19 +37,35 @@ LISTS = {"conversations": DEFAULT_SIZE, "messages": DEFAULT_SIZE, "siblings": 5}
 
 
 class Weight(NamedTuple):
-    cost: int
-    depth: int
+    """Of a selection with its fragments unfolded. `meta`: the depth of introspection in it."""
+
+    cost: int = 0
+    depth: int = 0
+    meta: int = 0
+    aliases: int = 0
+    fields: int = 0
 
 
-def check(document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any] | None) -> None:
+def check(
+    document: DocumentNode,
+    operation: OperationDefinitionNode,
+    variables: Mapping[str, Any] | None,
+    limits: QueryLimits,
+) -> None:
     """For a document that is valid: without cycles of fragments.
 
     Raises:
         QueryTooComplex
     """
     weight = _Scale(document, operation, variables or {}).weigh(operation.selection_set)
-    if weight.depth > MAX_DEPTH:
-        raise QueryTooComplex(f"The query is {weight.depth} levels deep; at most {MAX_DEPTH} are answered")
+    if weight.depth > limits.depth:
+        raise QueryTooComplex(f"The query is {weight.depth} levels deep; at most {limits.depth} are answered")
+    if weight.meta > MAX_INTROSPECTION_DEPTH:
+        raise QueryTooComplex(f"Introspection is answered {MAX_INTROSPECTION_DEPTH} levels deep")
+    if weight.aliases > limits.aliases:
+        raise QueryTooComplex(f"The query has {weight.aliases} aliases; at most {limits.aliases} are answered")
+    if weight.fields > limits.roots:
+        raise QueryTooComplex(f"The query asks {weight.fields} things at once; at most {limits.roots} are answered")
     if weight.cost > MAX_COST:
         raise QueryTooComplex("The query may answer too much at once; ask for fewer fields, or for smaller pages")
 
@@ -69,7 +84,7 @@ class _Scale:
         self._weighed: dict[str, Weight] = {}
 
     def weigh(self, selections: SelectionSetNode) -> Weight:
-        cost = depth = 0
+        cost = depth = meta = aliases = fields = 0
         for selection in selections.selections:
             if isinstance(selection, FieldNode):
                 weight = self._field(selection)
@@ -80,7 +95,10 @@ class _Scale:
                 weight = self.weigh(selection.selection_set)
             cost += weight.cost
             depth = max(depth, weight.depth)
-        return Weight(cost, depth)
+            meta = max(meta, weight.meta)
+            aliases += weight.aliases
+            fields += weight.fields
+        return Weight(cost, depth, meta, aliases, fields)
 
     def _fragment(self, name: str) -> Weight:
         if name not in self._weighed:
@@ -88,11 +106,15 @@ class _Scale:
         return self._weighed[name]
 
     def _field(self, field: FieldNode) -> Weight:
+        alias = field.alias is not None
         if field.selection_set is None:
-            return Weight(1, 1)
+            return Weight(1, 1, 0, alias, 1)
         below = self.weigh(field.selection_set)
-        own = COSTS.get(field.name.value, 1)
-        return Weight(own + self._items(field) * below.cost, below.depth + 1)
+        name = field.name.value
+        cost = COSTS.get(name, 1) + self._items(field) * below.cost
+        if name in {"__schema", "__type"}:
+            return Weight(cost, 1, below.depth + 1, below.aliases + alias, 1)
+        return Weight(cost, below.depth + 1, below.meta, below.aliases + alias, 1)
 
     def _items(self, field: FieldNode) -> int:
         items = LISTS.get(field.name.value, 1)

@@ -12,14 +12,15 @@ from graph import http, websocket
 from graph.execution import Runner
 from graph.pages import graphiql_assets, graphiql_page
 from graph.schema import core_schema
+from graph.shape import QueryLimits
 
 PATH = "/graphql"
 
 
-def mount(app: FastAPI, dist: Path, max_tokens: int) -> None:
-    """Add the routes. `dist` holds the built GraphiQL; `max_tokens` bounds one document. The services are found in
+def mount(app: FastAPI, dist: Path, limits: QueryLimits) -> None:
+    """Add the routes. `dist` holds the built GraphiQL; `limits` bound one document. The services are found in
     `app.state.services` once the lifespan has begun."""
-    runner = Runner(core_schema(), max_tokens)
+    runner = Runner(core_schema(), limits)
 
     async def over_http(request: Request) -> Response:
         if request.method == "GET" and "text/html" in http.accepted_types(request.headers.get("accept")):

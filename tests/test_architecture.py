@@ -48,6 +48,7 @@ TESTED_ELSEWHERE = {
     "graph/execution": "graph/test_http",
     "graph/happenings": "graph/test_conversation_events",
     "graph/routes": "graph/test_http",
+    "graph/shape": "graph/test_limits",
     "graph/types": "graph/test_schema",
     "models/attempt": "auth/test_throttle",
     "models/change": "people/test_happenings",

@@ -11,6 +11,7 @@ from chat.events import RunEvent, RunTextDelta
 from graph.context import Context
 from graph.execution import Runner
 from graph.schema import core_schema
+from graph.shape import QueryLimits
 from services import Services
 from tests.graph.documents import FOLLOW
 
@@ -34,7 +35,7 @@ async def test_an_event_leaves_nothing_behind() -> None:
     """
     services = cast(Services, SimpleNamespace(database=None, happenings=EndlessHappenings()))
     context = Context(services, Viewer("user_1", "someone", 2**31))
-    runner = Runner(core_schema(), 1000)
+    runner = Runner(core_schema(), QueryLimits())
     operation = runner.prepare({"query": FOLLOW, "variables": {"id": "run_1"}})
     sizes: dict[int, int] = {}
     tracemalloc.start()

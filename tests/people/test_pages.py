@@ -23,6 +23,7 @@ from chat.sending import Asking
 from graph.context import Context
 from graph.execution import Runner
 from graph.schema import core_schema
+from graph.shape import QueryLimits
 from models.conversation import Conversation, Position
 from models.database import Database
 from models.member import Member, MemberRole
@@ -117,7 +118,7 @@ BRANCH = """query ($id: ID!) { conversation(id: $id) { viewerRole messages(first
 
 
 async def _costs(services: Services, user: str, query: str, **variables: object) -> tuple[int, dict[str, Any]]:
-    runner = Runner(core_schema(), 1_000)
+    runner = Runner(core_schema(), QueryLimits())
     viewer = Viewer(user, user, int(time.time()) + 60)
     operation = runner.prepare({"query": query, "variables": variables})
     counts = []
