@@ -36,8 +36,9 @@ from chat.typing import Typing
 from errors import StartError
 from graph.pages import OwnOriginOnly
 from graph.shape import QueryLimits
-from models.database import Database
 from models.migrate import migrate
+from models.opening import open_database
+from models.postgres import PoolLimits
 from providers.base import Provider
 from providers.catalog import Catalog
 from providers.local import LocalProvider
@@ -123,6 +124,14 @@ def _query_limits(settings: Settings) -> QueryLimits:
     )
 
 
+def _pool_limits(settings: Settings) -> PoolLimits:
+    return PoolLimits(
+        size=settings.database_pool_size,
+        overflow=settings.database_max_overflow,
+        seconds=settings.database_seconds,
+    )
+
+
 def _input_limits(settings: Settings) -> InputLimits:
     return InputLimits(
         message=settings.max_message_chars,
@@ -171,7 +180,7 @@ def prepare(settings: Settings) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"DATA_DIR: cannot make {settings.data_dir} ({error.strerror})") from error
-    migrate(settings.database_path)
+    migrate(settings.database)
 
 
 @asynccontextmanager
@@ -183,7 +192,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     """
     await asyncio.to_thread(prepare, settings)
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_path)
+        database = open_database(settings.database, _pool_limits(settings))
         stack.push_async_callback(database.aclose)
         bus = MemoryBus()
         stack.push_async_callback(bus.aclose)

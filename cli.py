@@ -11,8 +11,9 @@ from chat.stats import server_totals
 from errors import StartError
 from graph.changes import breaking_changes
 from graph.schema import print_schema
-from models.database import Database
+from models.address import Address
 from models.migrate import migrate
+from models.opening import open_database
 from settings import ROOT, Settings, load_settings
 
 SCHEMA_FILE = ROOT / "schema.graphql"
@@ -24,8 +25,8 @@ def serve(_arguments: argparse.Namespace) -> int:
 
 def run_migrations(_arguments: argparse.Namespace) -> int:
     settings = load_settings()
-    migrate(settings.database_path)
-    print(f"{settings.database_path} is at the newest migration")
+    migrate(settings.database)
+    print(f"{settings.database} is at the newest migration")
     return 0
 
 
@@ -81,16 +82,16 @@ def _shown(default: object) -> str:
 
 
 def _database_line(settings: Settings) -> str:
-    path: Path = settings.database_path
-    if not path.exists():
-        return f"{path} (made at the first start)"
-    migrate(path)
-    users, conversations = asyncio.run(_totals(path))
-    return f"{path} ({users} users, {conversations} conversations)"
+    address = settings.database
+    if isinstance(address, Path) and not address.exists():
+        return f"{address} (made at the first start)"
+    migrate(address)
+    users, conversations = asyncio.run(_totals(address))
+    return f"{address} ({users} users, {conversations} conversations)"
 
 
-async def _totals(path: Path) -> tuple[int, int]:
-    database = Database(path)
+async def _totals(address: Address) -> tuple[int, int]:
+    database = open_database(address)
     try:
         return await server_totals(database)
     finally:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from errors import StartError
+from models.address import Address, PostgresAddress, parse_address
 
 ROOT = Path(__file__).resolve().parent
 
@@ -25,7 +26,6 @@ PLACEHOLDER_SECRETS = frozenset(
 PLACEHOLDER_KEYS = frozenset({"sk-your-openai-key", "sk-ant-your-anthropic-key", "your-google-key"})
 KEY_MARKERS = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 MIN_SECRET_BYTES = 32
-POSTGRES = ("postgres://", "postgresql://", "postgresql+")
 
 KiB, MiB = 1024, 1024 * 1024
 
@@ -65,7 +65,11 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         ("http://localhost:3000",), description="browser origins, separated by commas"
     )
-    database_url: OptionalText = Field(None, repr=False, description="sqlite:///file.db (default: in DATA_DIR)")
+    database_url: OptionalText = Field(
+        None,
+        repr=False,
+        description="sqlite:///file.db (default: in DATA_DIR) or postgresql://user:password@host:5432/name",
+    )
     redis_url: OptionalText = Field(None, repr=False, description="not supported yet")
     openai_api_key: OptionalKey = Field(None, description="not supported yet")
     anthropic_api_key: OptionalKey = Field(None, description="not supported yet")
@@ -100,6 +104,11 @@ class Settings(BaseSettings):
     logins_per_minute: Count = Field(10, description="attempts to log in to one account in any minute")
     address_logins_per_minute: Count = Field(60, description="attempts to log in from one address in any minute")
     address_registrations_per_minute: Count = Field(60, description="registrations from one address in any minute")
+
+    # database
+    database_pool_size: Count = Field(20, description="PostgreSQL: connections that a process keeps")
+    database_max_overflow: int = Field(40, ge=0, le=10_000, description="PostgreSQL: more of them under load")
+    database_seconds: Seconds = Field(10, description="PostgreSQL: longest statement, and wait for a connection")
 
     # sizes
     max_body_bytes: Count = Field(MiB, description="largest request body")
@@ -186,21 +195,22 @@ class Settings(BaseSettings):
     def _database(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        scheme, separator, rest = value.partition(":///")
-        if scheme in {"sqlite", "sqlite+aiosqlite"}:
-            if not separator or not rest or rest.startswith((":memory:", "file:", "?")):
-                raise ValueError("names no file; use sqlite:///path/to/chat.db")
-            return value
-        if value.startswith(POSTGRES):
-            return value  # `check` says what it says of everything that is not there yet
-        raise ValueError("is not an address we know; use sqlite:///path/to/chat.db")
+        parse_address(value)
+        return value
 
     @cached_property
-    def database_path(self) -> Path:
-        """The SQLite file, as an absolute path."""
+    def database(self) -> Address:
+        """The SQLite file, as an absolute path, or where PostgreSQL is."""
         if self.database_url is None:
             return self.data_dir.resolve() / "chat.db"
-        return Path(self.database_url.partition(":///")[2].partition("?")[0]).resolve()
+        return parse_address(self.database_url)
+
+    @property
+    def secret_path(self) -> Path:
+        """Where the secret is kept that signs tokens, when none is set."""
+        database = self.database
+        folder = self.data_dir.resolve() if isinstance(database, PostgresAddress) else database.parent
+        return folder / "secret.key"
 
     @cached_property
     def fallback(self) -> tuple[str, ...] | None:
@@ -230,6 +240,8 @@ class Settings(BaseSettings):
                 yield f"{name} is the guide's placeholder: treated as unset"
         if self._has_placeholder_secret():
             yield "SECRET_KEY is the guide's placeholder: a random secret is used instead"
+        elif self.secret_key is None and isinstance(self.database, PostgresAddress):
+            yield "SECRET_KEY is unset: other machines on this database would not know this one's tokens"
         if self.legacy_socket == "open":
             yield "LEGACY_SOCKET=open: anyone may speak under any id on /ws; for closed networks only"
         if not self.rate_limits:
@@ -250,8 +262,6 @@ class Settings(BaseSettings):
             raise StartError("; ".join(problems))
 
     def _problems(self) -> Iterable[str]:
-        if self.database_url is not None and self.database_url.startswith(POSTGRES):
-            yield "DATABASE_URL: PostgreSQL is not supported yet, unset it to use SQLite"
         if self.redis_url is not None:
             yield "REDIS_URL: Redis is not supported yet, unset it"
         for name in self.provider_keys():
@@ -270,7 +280,7 @@ class Settings(BaseSettings):
         """
         if self.secret_key is not None and not self._has_placeholder_secret():
             return self.secret_key.get_secret_value()
-        path = self.database_path.with_name("secret.key")
+        path = self.secret_path
         try:
             return _read_or_make_secret(path)
         except OSError as error:

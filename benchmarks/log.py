@@ -29,6 +29,7 @@ from chat.jobs import EngineLimits, Work
 from chat.log import RunLog
 from models.database import Database
 from models.migrate import migrate
+from models.opening import open_database
 from models.run import Run
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Role, TextChunk, Turn
 from providers.catalog import Candidate
@@ -129,7 +130,7 @@ async def engine() -> AsyncIterator[tuple[Engine, Database]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chat.db"
         await asyncio.to_thread(migrate, path)
-        database = Database(path)
+        database = open_database(path)
         made = Engine(database, LIMITS)
         await made.start()
         # As the server does behind its start.

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.change import Change, ChangeKind
+from models.change import Change, ChangeKind, add_changes
 from models.conversation import Conversation
-from models.database import mark_changed
 from models.member import audience_of
 from models.run import Run
 
@@ -21,8 +20,7 @@ async def tell_conversation(
     refs = list(refs)
     if len(refs) > TOLD_ONE_BY_ONE:
         kind, refs = ChangeKind.RESYNC, [conversation.id]
-    session.add_all([Change(audience=conversation.id, kind=kind, ref=ref) for ref in refs])
-    mark_changed(session)
+    add_changes(session, [Change(audience=conversation.id, kind=kind, ref=ref) for ref in refs])
 
 
 async def tell_viewers(
@@ -30,8 +28,7 @@ async def tell_viewers(
 ) -> None:
     """Tell everyone who has a part in the conversation, and those `also` who have just lost theirs."""
     users = dict.fromkeys([*await audience_of(session, conversation), *also])
-    session.add_all([Change(audience=user_id, kind=kind, ref=ref) for user_id in users])
-    mark_changed(session)
+    add_changes(session, [Change(audience=user_id, kind=kind, ref=ref) for user_id in users])
 
 
 async def tell_changed(session: AsyncSession, conversation: Conversation) -> None:
@@ -41,8 +38,7 @@ async def tell_changed(session: AsyncSession, conversation: Conversation) -> Non
 
 
 def tell_user(session: AsyncSession, user_id: str, kind: ChangeKind, ref: str) -> None:
-    session.add(Change(audience=user_id, kind=kind, ref=ref))
-    mark_changed(session)
+    add_changes(session, [Change(audience=user_id, kind=kind, ref=ref)])
 
 
 async def tell_run(session: AsyncSession, run: Run) -> None:

@@ -33,6 +33,7 @@ from models.conversation import (
     list_conversations,
 )
 from models.database import Database
+from models.locks import hold
 from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
 from models.message import Message, active_branch, all_messages, delete_messages, message_in
 from models.run import active_run, detach_runs
@@ -114,6 +115,8 @@ class Conversations:
         check_draft(draft, self._limits)
         async with self._database.write() as session:
             key = clean_id(draft.external_id, "id")
+            # One after the other: two of the same id are one, and their number has a bound.
+            await hold(session, f"conversations of {user_id}")
             if key is not None and (stored := await conversation_of(session, user_id, key)) is not None:
                 messages = await active_branch(session, stored.id)
                 if same_as_stored(draft, stored, messages, self._default_model()):

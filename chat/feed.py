@@ -10,12 +10,15 @@ from errors import Unavailable
 from models.change import Change, audiences_since, changes_for, forget_changes, newest_change, oldest_change
 from models.columns import utc_now
 from models.database import Database
+from models.frontier import Frontier
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 """For what other processes change; what this one changes is told at once."""
 READ_AT_ONCE = 200
+READ_AGAIN = 500
+"""More ids than are given out at one moment to transactions that are not committed yet."""
 SWEEP_SECONDS = 60.0
 FORGOTTEN_AT_ONCE = 1_000
 """Rows deleted in one transaction: some 5 ms, so that nobody who writes waits for it."""
@@ -32,7 +35,7 @@ class Feed:
         self._database = database
         self._keep = keep
         self._waiters: dict[str, set[asyncio.Event]] = {}
-        self._position = 0
+        self._frontier = Frontier()
         self._poke = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -42,9 +45,9 @@ class Feed:
         """Begin to forget what is old."""
         self._sweeper = asyncio.create_task(self._sweep(), name="feed.sweep")
 
-    async def now(self) -> int:
-        """The cursor of this moment."""
-        async with self._database.read() as session:
+    async def now(self, audience: str) -> int:
+        """The audience's cursor of this moment."""
+        async with self._database.still(audience) as session:
             return await newest_change(session)
 
     @asynccontextmanager
@@ -88,7 +91,10 @@ class Feed:
 
     async def _start(self) -> None:
         if self._poller is None or self._poller.done():
-            self._position = await self.now()
+            async with self._database.read() as session:
+                newest = await newest_change(session)
+            # A little back: what is being committed at this moment may have smaller ids.
+            self._frontier = Frontier(max(0, newest - READ_AGAIN))
             if self._poller is None or self._poller.done():
                 self._poller = asyncio.create_task(self._poll(), name="feed")
 
@@ -111,7 +117,7 @@ class Feed:
         audiences: set[str] | None = None
         while audiences is None or audiences:
             async with self._database.read() as session:
-                self._position, audiences = await audiences_since(session, self._position, READ_AT_ONCE * 5)
+                audiences = await audiences_since(session, self._frontier, READ_AT_ONCE * 5)
             for audience in audiences:
                 for waiter in self._waiters.get(audience, ()):
                     waiter.set()

@@ -102,7 +102,7 @@ class Happenings:
             BadUserInput: `after` is no cursor.
         """
         # Only the changes' part of it: no run's text is told here.
-        position = await self._feed.now() if after is None else Cursor.decode(after).change
+        position = await self._feed.now(user_id) if after is None else Cursor.decode(after).change
         while True:
             try:
                 async with aclosing(self._feed.follow(user_id, position)) as batches:
@@ -111,7 +111,7 @@ class Happenings:
                             position = change.id or position
                             yield Happening(user_id, Cursor(position, {}).encode(), change)
             except TooOld:
-                position = await self._feed.now()
+                position = await self._feed.now(user_id)
                 yield Happening(user_id, Cursor(position, {}).encode(), None)
 
     async def of_conversation(self, user_id: str, key: str, after: str | None) -> AsyncGenerator[Happening, None]:
@@ -129,9 +129,9 @@ class Happenings:
                     yield happening
 
     async def moment(self, conversation_id: str) -> _Begun:
-        """The position of now, and the answers that are written. One snapshot: an answer whose beginning is behind the
-        position is not among them."""
-        async with self._database.read() as session:
+        """The position of now, and the answers that are written. Nothing is begun meanwhile: none of them begins behind
+        the position."""
+        async with self._database.still(conversation_id) as session:
             position = await newest_change(session)
             return _Begun(position, [run.id for run in await runs_writing(session, conversation_id)])
 

@@ -37,6 +37,7 @@ from models.worker import (
     register_worker,
     renew_lease,
     retire_worker,
+    take_orphaned_runs,
 )
 from providers.prices import Price
 
@@ -127,10 +128,11 @@ class Keeper:
                     await self._keep_once()
                 elif time.monotonic() >= self._judge_from:
                     await self.recover()
-            except Unavailable:
+            except Unavailable as error:
                 # The file is locked for everyone, or the disk is full: nobody's silence means death now.
                 if self._judge_from != NEVER:
-                    logger.warning("the lease cannot be renewed: the database is not available")
+                    reason = error.__cause__ or error
+                    logger.warning("the lease cannot be renewed: the database is not available (%s)", reason)
                 self._judge_from = NEVER
             except Exception:
                 logger.exception("the lease could not be renewed")
@@ -156,7 +158,7 @@ class Keeper:
 
     async def _keep_once(self) -> None:
         begun = time.monotonic()
-        async with self._database.write() as session:
+        async with self._database.write(urgent=True) as session:
             alive = await renew_lease(session, self.worker, self._lease)
             mine = await runs_of_worker(session, self.worker)
             if forgotten := self._forgotten(mine):
@@ -217,7 +219,7 @@ class Keeper:
         async with self._database.write() as session:
             # Many batches can take longer than the lease.
             await renew_lease(session, self.worker, self._lease)
-            orphans = await orphaned_runs(session, RECOVERED_AT_ONCE)
+            orphans = await take_orphaned_runs(session, RECOVERED_AT_ONCE)
             stored = await stored_events(session, [run.id for run in orphans]) if orphans else {}
             fresh = []
             for run in orphans:
@@ -275,8 +277,10 @@ class Keeper:
             unread = await unread_segments(session, utc_now() - timedelta(seconds=self._keep))
         async with self._database.write() as session:
             await delete_segments(session, [*self._expired, *unread])
+            # In this order: whoever is taken for dead behind the first statement keeps its rows this time.
+            live = await live_workers(session)
             if not await orphaned_runs(session, 1):
-                await trim_orphaned_journal(session, await live_workers(session), self._swept_row)
+                await trim_orphaned_journal(session, live, self._swept_row)
             if now - self._pruned_at > PRUNE_SECONDS:
                 await prune_stateless(session, utc_now() - timedelta(days=STATELESS_DAYS))
                 self._pruned_at = now

@@ -2,6 +2,7 @@
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.locks import hold
 from models.run import run_by_key
 
 
@@ -14,5 +15,9 @@ async def check_key(session: AsyncSession, user_id: str, key: str | None) -> Non
     Raises:
         KeyTaken: inside the transaction that would have stored the second run.
     """
-    if key is not None and await run_by_key(session, user_id, key) is not None:
+    if key is None:
+        return
+    # First of all that the transaction takes: the other request's run is stored, or is not begun.
+    await hold(session, f"key {user_id} {key}")
+    if await run_by_key(session, user_id, key) is not None:
         raise KeyTaken

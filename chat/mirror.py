@@ -12,13 +12,16 @@ from chat.log import RunLog
 from chat.records import finished_event
 from errors import NotFound, Unavailable
 from models.database import Database
-from models.journal import Entry, journal_after, newest_journal_row, stored_events
+from models.frontier import Frontier
+from models.journal import Entry, newest_journal_row, stored_events, unread_entries
 from models.run import run_by_id, runs_by_ids
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 """One query for all followed runs: p50 44 ms, p99 76 ms behind the writer at 500 runs, 9.6 µs of CPU a token."""
+READ_AGAIN = 20
+"""Rows: more workers than commit at one moment."""
 RECHECK_POLLS = 20
 """Every so many polls the rows themselves are read: whatever was missed, an ended run is noticed within a second."""
 STALE_SECONDS = 2.5
@@ -36,7 +39,7 @@ class Mirror:
         self._database = database
         self._logs: dict[str, RunLog] = {}
         self._users: Counter[str] = Counter()
-        self._position = 0
+        self._frontier = Frontier()
         self._read_at = 0.0
         self._stale = False
         self._poller: asyncio.Task[None] | None = None
@@ -81,7 +84,9 @@ class Mirror:
     async def _catch_up_from_here(self) -> None:
         begun = time.monotonic()
         async with self._database.read() as session:
-            self._position = await newest_journal_row(session)
+            newest = await newest_journal_row(session)
+        # A little back: what is being committed at this moment may have smaller ids.
+        self._frontier = Frontier(max(0, newest - READ_AGAIN))
         self._read_at = begun
 
     async def _fill(self, log: RunLog) -> None:
@@ -139,7 +144,7 @@ class Mirror:
     async def _read_journal(self) -> None:
         begun = time.monotonic()
         async with self._database.read() as session:
-            self._position, entries = await journal_after(session, self._position)
+            entries = await unread_entries(session, self._frontier)
         self._read_at = begun
         for entry in entries:
             log = self._logs.get(entry.run_id)

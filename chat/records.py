@@ -14,7 +14,7 @@ from chat.events import RunFailure, RunFinished
 from chat.log import RunLog
 from chat.usage import usage_of
 from errors import ErrorCode, Unavailable
-from models.conversation import touch_conversation
+from models.conversation import take_conversations, touch_conversation
 from models.database import Database
 from models.journal import Packed, add_journal, add_segment, delete_segments, pack
 from models.message import Message, MessageStatus, finish_message
@@ -63,7 +63,7 @@ class Records:
             self._starting = {run_id: values for run_id, values in self._starting.items() if run_id not in starts}
             try:
                 async with self._database.write() as session:
-                    for run_id, values in starts.items():
+                    for run_id, values in sorted(starts.items()):
                         await start_run(session, run_id, values)
             except Unavailable:
                 logger.warning("the start of %d runs could not be stored", len(starts))
@@ -116,6 +116,9 @@ class Text:
 async def end_run(session: AsyncSession, run: Run, text: Text) -> RunFinished | None:
     """Write the end that `run` says, once: the row, the message, the counters, and RunFinished into the log.
     None when it had ended already."""
+    if run.conversation_id is not None:
+        # Before the run: who changes the conversation takes them in this order.
+        await take_conversations(session, [run.conversation_id])
     if not await finish_run(session, run, end_values(run)):
         return None
     if run.message_id is not None:

@@ -1,6 +1,6 @@
 """What has happened, in order, for those who were not there: one row a change and audience, kept for a while."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -8,7 +8,12 @@ from sqlalchemy import Column, Index, delete, func
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.columns import Millis, utc_now
+from models.columns import Millis, Serial, utc_now
+from models.frontier import Frontier
+from models.locks import hold
+
+PENDING = "changes"
+"""In the info of a session: what is stored when its transaction ends."""
 
 
 class ChangeKind(StrEnum):
@@ -32,11 +37,33 @@ class Change(SQLModel, table=True):
         {"sqlite_autoincrement": True},
     )
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_column=Column(Serial(), primary_key=True))
     audience: str
     kind: str
     ref: str
     at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
+
+
+def add_changes(session: AsyncSession, changes: Iterable[Change]) -> None:
+    """Tell of these when the transaction is committed."""
+    session.info.setdefault(PENDING, []).extend(changes)
+
+
+async def store_changes(session: AsyncSession) -> bool:
+    """The last statement of a transaction; whether there was something to tell.
+
+    An audience's changes get their ids one transaction after the other: ids are given when they are asked for, rows are
+    seen when they are committed, and who had read up to an id would never see a smaller one that came later. Others'
+    audiences are not waited for, so that commits go side by side.
+    """
+    changes: list[Change] = session.info.pop(PENDING, [])
+    if not changes:
+        return False
+    await session.flush()
+    await hold(session, *(change.audience for change in changes))
+    session.add_all(changes)
+    await session.flush()
+    return True
 
 
 async def newest_change(session: AsyncSession) -> int:
@@ -54,20 +81,25 @@ async def changes_for(session: AsyncSession, audience: str, after: int, limit: i
     return (await session.exec(query.order_by(col(Change.id)).limit(limit))).all()
 
 
-async def audiences_since(session: AsyncSession, after: int, limit: int) -> tuple[int, set[str]]:
-    """The newest id of up to `limit` changes behind `after`, and whom they concern."""
-    query = select(Change.id, Change.audience).where(col(Change.id) > after).order_by(col(Change.id)).limit(limit)
-    audiences: set[str] = set()
-    for found, audience in await session.exec(query):
-        after = found or after
-        audiences.add(audience)
-    return after, audiences
+async def audiences_since(session: AsyncSession, frontier: Frontier, limit: int) -> set[str]:
+    """Whom up to `limit` unread changes concern; the frontier moves behind them."""
+    query = select(Change.id, Change.audience).where(frontier.unread(col(Change.id))).order_by(col(Change.id))
+    rows = (await session.exec(query.limit(limit))).all()
+    frontier.passed(found or 0 for found, _ in rows)
+    return {audience for _, audience in rows}
 
 
 async def forget_changes(session: AsyncSession, before: datetime, limit: int) -> int:
     """Delete up to `limit` of those that are older, and say how many. The newest always stays: a cursor is judged by
-    what is left."""
-    newest = select(func.max(Change.id)).scalar_subquery()
-    old = select(Change.id).where(col(Change.at) < before, col(Change.id) < newest)
-    result = await session.exec(delete(Change).where(col(Change.id).in_(old.order_by(col(Change.id)).limit(limit))))
-    return result.rowcount
+    what is left. In the order of the ids, up to the first that is not old: by the clock of a machine that is fast, one
+    in the middle may be younger than those behind it."""
+    query = select(Change.id, Change.at).order_by(col(Change.id)).limit(limit + 1)
+    old = 0
+    up_to = 0
+    for found, at in (await session.exec(query)).all()[:-1]:
+        if at >= before:
+            break
+        old, up_to = old + 1, found or 0
+    if old:
+        await session.exec(delete(Change).where(col(Change.id) <= up_to))
+    return old

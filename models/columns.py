@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Integer, String
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -24,6 +24,17 @@ def utc_now() -> datetime:
     """Now, cut to the millisecond that the database keeps."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def Text() -> String:  # noqa: N802
+    """For migrations: text that both databases compare and sort by its bytes. By a language's rules, which change with
+    the operating system's version, two machines would not agree on the order of ids."""
+    return String().with_variant(String(collation="C"), "postgresql")
+
+
+def Serial() -> BigInteger:  # noqa: N802
+    """A number that the database gives to each row: 64 bits on both, though SQLite counts only in what it calls so."""
+    return BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Millis(TypeDecorator[datetime]):

@@ -1,5 +1,6 @@
 """Conversations. Every query takes the owner."""
 
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from models.columns import Millis, utc_now
 from models.ids import new_id
+from models.locks import taken
 
 
 class Conversation(SQLModel, table=True):
@@ -40,6 +42,7 @@ class Conversation(SQLModel, table=True):
 
 
 Query = SelectOfScalar[Conversation]
+LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class ConversationFilter(NamedTuple):
@@ -59,12 +62,20 @@ class Position(NamedTuple):
 
 
 async def conversation_of(session: AsyncSession, owner_id: str, key: str) -> Conversation | None:
-    """The owner's conversation by its own id, else by the id that the owner's client gave it."""
+    """The owner's conversation by its own id, else by the id that the owner's client gave it. A transaction that writes
+    has it to itself: what is decided by how it is, is so until the commit."""
     own = select(Conversation).where(Conversation.owner_id == owner_id)
-    found = (await session.exec(own.where(Conversation.id == key))).first()
+    found = (await session.exec(taken(session, own.where(Conversation.id == key)))).first()
     if found is None:
-        found = (await session.exec(own.where(Conversation.external_id == key))).first()
+        found = (await session.exec(taken(session, own.where(Conversation.external_id == key)))).first()
     return found
+
+
+async def take_conversations(session: AsyncSession, ids: Iterable[str]) -> None:
+    """Have these to oneself until the transaction ends; those that are gone are left out."""
+    if wanted := list(ids):
+        query = select(Conversation.id).where(col(Conversation.id).in_(wanted)).order_by(col(Conversation.id))
+        await session.exec(taken(session, query))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,9 @@ def matching(query: Query, only: ConversationFilter) -> Query:
     if only.pinned is not None:
         query = query.where(Conversation.pinned == only.pinned)
     if only.title_contains:
-        query = query.where(col(Conversation.title).contains(only.title_contains, autoescape=True))
+        # Of letters beyond ASCII SQLite knows no other case: both databases are asked for what both can do.
+        wanted = only.title_contains.translate(LOWER)
+        query = query.where(func.lower(col(Conversation.title)).contains(wanted, autoescape=True))
     if only.model is not None:
         query = query.where(Conversation.model == only.model)
     return query

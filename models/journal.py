@@ -14,6 +14,8 @@ from sqlalchemy import Column, LargeBinary, delete, func, insert
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.columns import Serial
+from models.frontier import Frontier
 from models.run import ACTIVE, Run
 
 Encoded = list[Any]
@@ -44,7 +46,7 @@ class JournalRow(SQLModel, table=True):
     __tablename__ = "run_journal"
     __table_args__ = {"sqlite_autoincrement": True}
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_column=Column(Serial(), primary_key=True))
     worker: str
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
@@ -88,14 +90,12 @@ async def replace_segments(session: AsyncSession, run_id: str, events: Sequence[
         await add_segment(session, pack(run_id, 0, events))
 
 
-async def journal_after(session: AsyncSession, row_id: int) -> tuple[int, list[Entry]]:
-    """The newest row's id, and what the rows behind `row_id` hold, in order."""
-    query = select(JournalRow.id, JournalRow.body).where(col(JournalRow.id) > row_id).order_by(col(JournalRow.id))
-    entries: list[Entry] = []
-    for found, body in await session.exec(query):
-        row_id = found or row_id
-        entries.extend(decode(body))
-    return row_id, entries
+async def unread_entries(session: AsyncSession, frontier: Frontier) -> list[Entry]:
+    """What the unread rows hold, in order; the frontier moves behind them."""
+    query = select(JournalRow.id, JournalRow.body).where(frontier.unread(col(JournalRow.id)))
+    rows = (await session.exec(query.order_by(col(JournalRow.id)))).all()
+    frontier.passed(found or 0 for found, _ in rows)
+    return [entry for _, body in rows for entry in decode(body)]
 
 
 async def newest_journal_row(session: AsyncSession) -> int:
@@ -111,10 +111,10 @@ async def stored_events(session: AsyncSession, run_ids: Collection[str]) -> dict
     )
     for segment in await session.exec(query):
         _extend(found, Entry(segment.run_id, segment.first_seq, orjson.loads(segment.body)))
-    _, entries = await journal_after(session, 0)
-    for entry in entries:
-        if entry.run_id in found:
-            _extend(found, entry)
+    for body in await session.exec(select(JournalRow.body).order_by(col(JournalRow.id))):
+        for entry in decode(body):
+            if entry.run_id in found:
+                _extend(found, entry)
     return {run_id: events for run_id, events in found.items() if events}
 
 

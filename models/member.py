@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.columns import Millis, utc_now
 from models.conversation import Conversation, ConversationFilter, Span, conversation_of, matching
+from models.locks import taken
 
 
 class MemberRole(StrEnum):
@@ -75,9 +76,10 @@ async def remove_members(session: AsyncSession, conversation_id: str, user_id: s
 
 async def readable_conversation(session: AsyncSession, user_id: str, key: str) -> Conversation | None:
     """One in which the user has a part, by its own id; else one that the user owns, by the id that the user's client
-    gave it."""
+    gave it. A transaction that writes has it to itself, but has yet to ask for the user's role: it may have changed
+    while the conversation was another's."""
     query = select(Conversation).where(Conversation.id == key, readable_by(user_id))
-    return (await session.exec(query)).first() or await conversation_of(session, user_id, key)
+    return (await session.exec(taken(session, query))).first() or await conversation_of(session, user_id, key)
 
 
 async def shared_conversations(

@@ -1,65 +1,98 @@
 """Brings the database's schema to the newest migration. One process does it, the others wait."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from asyncpg.exceptions import InterfaceError, PostgresError
 from filelock import FileLock
-from sqlalchemy import URL, create_engine
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from errors import StartError
+from errors import StartError, Unavailable
+from models.address import Address, PostgresAddress
+from models.postgres_driver import connect
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 WAIT_SECONDS = 60
+STATEMENT_SECONDS = 3_600
+"""A migration of a large table takes its time."""
+LOCK_KEY = 5_064_103_874
+"""Of the advisory lock under which PostgreSQL is migrated."""
 
 
-def migrate(path: Path) -> None:
-    """Create the SQLite file if there is none, and run the migrations that it has not seen.
+def migrate(address: Address) -> None:
+    """Create the SQLite file if there is none, and run the migrations that the database has not seen.
 
     Raises:
         StartError: it cannot be opened or written, or is not a database of ours.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=WAIT_SECONDS):
-            if _revision(path) != _head():
-                _upgrade(path)
-    except (OSError, sqlite3.Error, DatabaseError, CommandError) as error:
-        reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-        raise StartError(f"DATABASE_URL: cannot use {path} as the database ({reason})") from error
+        if isinstance(address, PostgresAddress):
+            asyncio.run(_migrate_postgres(address))
+        else:
+            _migrate_sqlite(address)
+    except (OSError, sqlite3.Error, DatabaseError, CommandError, PostgresError, InterfaceError, Unavailable) as error:
+        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({_reason(error)})") from error
 
 
-def _config() -> Config:
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Unavailable) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+
+
+def _migrate_sqlite(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=WAIT_SECONDS):
+        # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
+        engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+        with engine.connect() as connection:
+            upgrade(connection)
+
+
+async def _migrate_postgres(address: PostgresAddress) -> None:
+    def connected() -> Any:
+        return connect(address, STATEMENT_SECONDS, lock_timeout=f"{WAIT_SECONDS}s", application_name="migration")
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connected, poolclass=NullPool)
+    async with engine.connect() as connection:
+        # The transaction's own: a process that dies in it leaves neither a half nor a lock.
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        await connection.run_sync(upgrade)
+
+
+def upgrade(connection: Connection) -> None:
+    """Run what the database has not seen; commits."""
+    if revision_of(connection) != head():
+        config = configuration()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    connection.commit()
+
+
+def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     return config
 
 
-def _head() -> str | None:
-    return ScriptDirectory.from_config(_config()).get_current_head()
+def head() -> str | None:
+    return ScriptDirectory.from_config(configuration()).get_current_head()
 
 
-def _revision(path: Path) -> str | None:
-    if not path.exists():
+def revision_of(connection: Connection) -> str | None:
+    """The database's newest migration; None when it has seen none."""
+    if not connection.dialect.has_table(connection, "alembic_version"):
         return None
-    connection = sqlite3.connect(path)
-    try:
-        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
-    finally:
-        connection.close()
-    return row[0] if row else None
-
-
-def _upgrade(path: Path) -> None:
-    # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
-    with engine.connect() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return None if row is None else str(row[0])

@@ -6,10 +6,14 @@ process sends to the log is taken.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ColumnElement, cast, delete, func, update
+from sqlalchemy import BigInteger, Column, delete, insert, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.conversation import take_conversations
+from models.locks import hold, taken
 from models.run import ACTIVE, Run
 
 
@@ -22,15 +26,27 @@ class Worker(SQLModel, table=True):
     lease_until: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
 
 
-def database_now() -> ColumnElement[int]:
-    """Milliseconds since the epoch, as the database counts them."""
+class database_now(FunctionElement[int]):  # noqa: N801
+    """Milliseconds since the epoch, as the database counts them at this moment."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(_element: database_now, _compiler: Any, **_options: Any) -> str:
     # Not unixepoch('subsec'): SQLite knows it only from 3.42 on.
-    return cast((func.julianday("now") - 2440587.5) * 86_400_000, BigInteger)
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)"
+
+
+@compiles(database_now, "postgresql")
+def _postgres_now(_element: database_now, _compiler: Any, **_options: Any) -> str:
+    # Not now(), which stands still for a whole transaction.
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 
 
 async def register_worker(session: AsyncSession, worker: str, lease: float) -> None:
-    now = (await session.exec(select(database_now()))).one()
-    session.add(Worker(id=worker, lease_until=now + round(lease * 1000)))
+    await session.exec(insert(Worker).values(id=worker, lease_until=database_now() + round(lease * 1000)))
 
 
 async def renew_lease(session: AsyncSession, worker: str, lease: float) -> bool:
@@ -63,11 +79,19 @@ async def live_workers(session: AsyncSession) -> list[str]:
     return list(await session.exec(select(Worker.id)))
 
 
+ORPHANED = col(Run.status).in_(ACTIVE), col(Run.worker).is_(None) | col(Run.worker).not_in(select(Worker.id))
+
+
 async def orphaned_runs(session: AsyncSession, limit: int) -> list[Run]:
     """Active runs that no live worker writes."""
-    query = (
-        select(Run)
-        .where(col(Run.status).in_(ACTIVE), col(Run.worker).is_(None) | col(Run.worker).not_in(select(Worker.id)))
-        .limit(limit)
-    )
-    return list(await session.exec(query))
+    return list(await session.exec(select(Run).where(*ORPHANED).order_by(col(Run.id)).limit(limit)))
+
+
+async def take_orphaned_runs(session: AsyncSession, limit: int) -> list[Run]:
+    """The same, for this transaction alone, with the conversations that they write in. A process that was taken for
+    dead may be ending them at this moment."""
+    await hold(session, "orphaned runs")
+    found = await orphaned_runs(session, limit)
+    await take_conversations(session, {run.conversation_id for run in found if run.conversation_id is not None})
+    still = select(Run).where(col(Run.id).in_([run.id for run in found]), *ORPHANED).order_by(col(Run.id))
+    return list(await session.exec(taken(session, still))) if found else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -12,10 +13,62 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.address import Address
+from models.migrate import migrate
+from tests.databases import KINDS, NoServer, Postgres, postgres_server, skip_or_fail
 from tests.server import Server, running
 
 StartServer = Callable[..., Server]
 _numbers = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that is marked `on_both` and has a database has both, one after the other."""
+    if "kind" in metafunc.fixturenames and metafunc.definition.get_closest_marker("on_both"):
+        metafunc.parametrize("kind", KINDS, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL server of this run."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_server())
+        except NoServer as error:
+            skip_or_fail(error)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite file to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "chat.db"
+    migrate(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, migrated: Path) -> Path:
+    """A new SQLite file at the newest migration, for tests of what is SQLite's own."""
+    return Path(shutil.copy(migrated, tmp_path / "chat.db"))
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of database: SQLite, unless the test is marked `on_both`."""
+    return str(getattr(request, "param", KINDS[0]))
+
+
+@pytest.fixture
+def address(kind: str, request: pytest.FixtureRequest) -> Iterator[Address]:
+    """A new database at the newest migration, of this kind."""
+    if kind == KINDS[0]:
+        path: Path = request.getfixturevalue("path")
+        yield path
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.migrated() as made:
+        yield made
 
 
 @dataclass(frozen=True)

@@ -88,21 +88,20 @@ class TestTheGuides:
         assert settings.access_token_expire_minutes == 1440
         assert settings.signing_secret() == SECRET
         assert settings.allowed_origins == ("https://yourdomain.com", "https://www.yourdomain.com")
-        assert settings.database_path == Path.cwd() / "chat.db"
+        assert settings.database == Path.cwd() / "chat.db"
 
     def test_env_file_stops_the_start_with_one_line_that_names_what_is_not_there_yet(
         self, load: Load, tmp_path: Path
     ) -> None:
-        """By design until there are PostgreSQL and Redis; all at once, or it takes three starts to learn."""
+        """By design until there is Redis."""
         (tmp_path / ".env").write_text(GUIDE_ENV, encoding="utf-8")
         line = refused(load)
-        for name in ("DATABASE_URL", "REDIS_URL"):
-            assert name in line
-        for fine in ("WORKERS", "SECRET_KEY", "OPENAI_API_KEY", "ALLOWED_ORIGINS", "password"):
+        assert "REDIS_URL" in line
+        for fine in ("WORKERS", "DATABASE_URL", "SECRET_KEY", "OPENAI_API_KEY", "ALLOWED_ORIGINS", "password"):
             assert fine not in line
 
-    def test_env_file_without_those_two_starts_and_warns(self, load: Load, tmp_path: Path) -> None:
-        lines = [line for line in GUIDE_ENV.splitlines() if not line.startswith(("DATABASE", "REDIS"))]
+    def test_env_file_without_it_starts_and_warns(self, load: Load, tmp_path: Path) -> None:
+        lines = [line for line in GUIDE_ENV.splitlines() if not line.startswith("REDIS")]
         (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
         settings = load()
         assert (settings.access_token_expire_minutes, settings.workers) == (1440, 4)
@@ -134,7 +133,8 @@ class TestTheGuides:
         ({"ALLOWED_ORIGINS": "yourdomain.com"}, ["ALLOWED_ORIGINS", "yourdomain.com"]),
         ({"ALLOWED_ORIGINS": "https://a.b/path"}, ["ALLOWED_ORIGINS"]),
         ({"ALLOWED_ORIGINS": "file:///x"}, ["ALLOWED_ORIGINS"]),
-        ({"DATABASE_URL": "postgresql://u:p@h/d"}, ["DATABASE_URL", "PostgreSQL is not supported yet"]),
+        ({"DATABASE_URL": "postgresql://u:hidden@h"}, ["DATABASE_URL", "names no database"]),
+        ({"DATABASE_URL": "postgresql+unknown://u:hidden@h/d"}, ["DATABASE_URL", "not an address we know"]),
         ({"DATABASE_URL": "mysql://u:p@h/d"}, ["DATABASE_URL"]),
         ({"DATABASE_URL": "sqlite:///:memory:"}, ["DATABASE_URL", "no file"]),
         ({"DATABASE_URL": "sqlite://"}, ["DATABASE_URL"]),
@@ -200,13 +200,20 @@ class TestDatabase:
         ],
     )
     def test_is_where_the_address_says(self, load: Load, address: str, path: str) -> None:
-        assert load(DATABASE_URL=address).database_path == Path.cwd() / path
+        assert load(DATABASE_URL=address).database == Path.cwd() / path
 
     def test_an_absolute_address_has_four_slashes(self, load: Load) -> None:
-        assert load(DATABASE_URL="sqlite:////srv/chat.db").database_path == Path("/srv/chat.db")
+        assert load(DATABASE_URL="sqlite:////srv/chat.db").database == Path("/srv/chat.db")
+
+    def test_of_the_guide_is_taken_as_it_is(self, load: Load, tmp_path: Path) -> None:
+        settings = load(DATABASE_URL="postgresql://user:password@localhost:5432/chatdb")
+        assert str(settings.database) == "postgresql://user@localhost:5432/chatdb"
+        assert settings.secret_path == tmp_path / "data" / "secret.key"
+        assert any("SECRET_KEY is unset" in line for line in settings.warnings())
+        assert "password" not in repr(settings) + str(settings)
 
     def test_is_in_the_data_directory_by_default(self, load: Load, tmp_path: Path) -> None:
-        assert load().database_path == tmp_path / "data" / "chat.db"
+        assert load().database == tmp_path / "data" / "chat.db"
         assert Settings.model_fields["data_dir"].default == ROOT / "data"
 
 

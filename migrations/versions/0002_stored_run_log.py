@@ -7,6 +7,8 @@ Revises: 0001
 import sqlalchemy as sa
 from alembic import op
 
+from models.columns import Serial, Text
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -16,15 +18,15 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "run_journal",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("worker", sa.String(), nullable=False),
+        sa.Column("id", Serial(), nullable=False),
+        sa.Column("worker", Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_run_journal")),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "run_segment",
-        sa.Column("run_id", sa.String(), nullable=False),
+        sa.Column("run_id", Text(), nullable=False),
         sa.Column("first_seq", sa.Integer(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "first_seq", name=op.f("pk_run_segment")),
@@ -32,7 +34,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "worker",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", Text(), nullable=False),
         sa.Column("lease_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_worker")),
     )

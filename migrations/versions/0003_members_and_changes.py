@@ -7,7 +7,7 @@ Revises: 0002
 import sqlalchemy as sa
 from alembic import op
 
-from models.columns import Millis
+from models.columns import Millis, Serial, Text
 
 revision = "0003"
 down_revision = "0002"
@@ -18,10 +18,10 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "change",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("audience", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("ref", sa.String(), nullable=False),
+        sa.Column("id", Serial(), nullable=False),
+        sa.Column("audience", Text(), nullable=False),
+        sa.Column("kind", Text(), nullable=False),
+        sa.Column("ref", Text(), nullable=False),
         sa.Column("at", Millis(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_change")),
         sqlite_autoincrement=True,
@@ -32,9 +32,9 @@ def upgrade() -> None:
 
     op.create_table(
         "member",
-        sa.Column("conversation_id", sa.String(), nullable=False),
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("conversation_id", Text(), nullable=False),
+        sa.Column("user_id", Text(), nullable=False),
+        sa.Column("role", Text(), nullable=False),
         sa.Column("created_at", Millis(), nullable=False),
         sa.ForeignKeyConstraint(
             ["conversation_id"], ["conversation.id"], name=op.f("fk_member_conversation_id_conversation")

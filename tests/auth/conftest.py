@@ -1,8 +1,6 @@
-"""Accounts on a real SQLite file."""
+"""Accounts on a real database."""
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,18 +8,12 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
+from models.address import Address
 from models.database import Database
-from models.migrate import migrate
+from models.opening import open_database
 
 SECRET = "a secret for tests only, 32 bytes or more"
 MINUTES = 30
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "chat.db"
-    migrate(path)
-    return path
 
 
 @pytest.fixture
@@ -32,8 +24,8 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
-    database = Database(Path(shutil.copy(migrated, tmp_path / "chat.db")))
+async def database(address: Address) -> AsyncIterator[Database]:
+    database = open_database(address)
     yield database
     await database.aclose()
 

@@ -16,6 +16,8 @@ from models.database import Database
 from models.user import User, name_key
 from tests.auth.conftest import SECRET
 
+pytestmark = pytest.mark.on_both
+
 PASSWORD = "password123"
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
 

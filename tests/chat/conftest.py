@@ -1,11 +1,9 @@
-"""The core without a transport: a real SQLite file, the scripted provider, the real engine."""
+"""The core without a transport: a real database, the scripted provider, the real engine."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +19,11 @@ from chat.generation import GenerationLimits
 from chat.inputs import InputLimits
 from chat.jobs import EngineLimits
 from chat.sending import Asking, Sendings
+from models.address import Address
 from models.conversation import Conversation
 from models.database import Database
 from models.ids import new_id
-from models.migrate import migrate
+from models.opening import open_database
 from models.run import Run
 from models.user import User
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, TextChunk
@@ -137,7 +136,7 @@ class OddProvider:
 
 @asynccontextmanager
 async def open_core(
-    path: Path,
+    address: Address,
     *,
     inputs: InputLimits = INPUTS,
     fallback: Sequence[str] = (),
@@ -146,9 +145,9 @@ async def open_core(
     restart: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Core]:
-    """A core on this file, closed at the end of the block. `limits` replace those of the engine; `restart`: runs of a
-    dead worker that had not come to a word are begun again here."""
-    database = Database(path)
+    """A core on this database, closed at the end of the block. `limits` replace those of the engine; `restart`: runs of
+    a dead worker that had not come to a word are begun again here."""
+    database = open_database(address)
     provider = ScriptedProvider()
     catalog = Catalog([provider, *providers], fallback)
     engine = Engine(database, replace(LIMITS, generation=generation, **limits))
@@ -168,22 +167,9 @@ async def open_core(
         await database.aclose()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database to copy: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "chat.db"
-    migrate(path)
-    return path
-
-
 @pytest.fixture
-def path(tmp_path: Path, migrated: Path) -> Path:
-    return Path(shutil.copy(migrated, tmp_path / "chat.db"))
-
-
-@pytest.fixture
-async def core(path: Path) -> AsyncIterator[Core]:
-    async with open_core(path) as opened:
+async def core(address: Address) -> AsyncIterator[Core]:
+    async with open_core(address) as opened:
         yield opened
 
 

@@ -1,7 +1,6 @@
 import asyncio
 from contextlib import aclosing
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,15 @@ from errors import (
     ProviderTimeout,
     RunActive,
 )
+from models.address import Address
 from models.message import MessageStatus
 from models.run import RunStatus
 from models.user import user_by_id
 from providers.base import Role, Turn
 from tests.chat.conftest import INPUTS, SECONDS, Core, OddProvider, open_core
+from tests.databases import everything
+
+pytestmark = pytest.mark.on_both
 
 
 @pytest.fixture
@@ -69,9 +72,9 @@ class TestSendMessage:
         await core.chats.cancel(user, run.id)
         assert text_of(await core.events(user, await core.send(user, "text=a", conversation))) == "a"
 
-    async def test_many_at_once_start_one(self, path: Path) -> None:
+    async def test_many_at_once_start_one(self, address: Address) -> None:
         """In two processes: the look and the insert are one transaction."""
-        async with open_core(path) as mine, open_core(path) as theirs:
+        async with open_core(address) as mine, open_core(address) as theirs:
             user = await mine.user()
             conversation = await mine.conversation(user)
             sent = await asyncio.gather(
@@ -83,9 +86,9 @@ class TestSendMessage:
             assert all(isinstance(error, RunActive) for error in sent if error is not runs[0])
             await mine.chats.cancel(user, runs[0].id)
 
-    async def test_the_model_is_told_the_system_prompt_and_the_branch(self, path: Path) -> None:
+    async def test_the_model_is_told_the_system_prompt_and_the_branch(self, address: Address) -> None:
         odd = OddProvider("answer")
-        async with open_core(path, providers=[odd]) as core:
+        async with open_core(address, providers=[odd]) as core:
             user = await core.user()
             conversation = await core.conversation(user, "odd")
             conversation.system_prompt = "be brief"
@@ -103,9 +106,9 @@ class TestSendMessage:
             ]
             assert (odd.asked[1].temperature, odd.asked[1].max_tokens) == (0.1, 9)
 
-    async def test_answers_that_never_came_to_a_word_are_left_out(self, path: Path) -> None:
+    async def test_answers_that_never_came_to_a_word_are_left_out(self, address: Address) -> None:
         odd = OddProvider("answer")
-        async with open_core(path, providers=[odd]) as core:
+        async with open_core(address, providers=[odd]) as core:
             user = await core.user()
             conversation = await core.conversation(user, "odd")
             await core.events(user, await core.send(user, "fail=PROVIDER_ERROR", conversation))
@@ -183,8 +186,8 @@ class TestIdempotency:
         with pytest.raises(Conflict):
             await core.send(user, "text=a", idempotency_key="k2")
 
-    async def test_a_stateless_key_holds_for_its_time(self, path: Path) -> None:
-        async with open_core(path, chat_key=60) as core:
+    async def test_a_stateless_key_holds_for_its_time(self, address: Address) -> None:
+        async with open_core(address, chat_key=60) as core:
             user = await core.user()
             first = await core.chats.answer(user, asking("one", key="k"))
             assert (await core.chats.answer(user, asking("two", key="k"))) == first
@@ -200,7 +203,7 @@ class TestIdempotency:
 
 
 class TestStateless:
-    async def test_keeps_the_run_its_usage_and_no_text(self, core: Core, user: str) -> None:
+    async def test_keeps_the_run_its_usage_and_no_text(self, core: Core, user: str, address: Address) -> None:
         answer = await core.chats.answer(user, asking("a secret", "scripted:text=answer,usage=3/4"))
         assert (answer.content, answer.tokens, answer.model) == ("answer", 7, "scripted:text=answer,usage=3/4")
         run = await core.chats.run(user, answer.run_id)
@@ -212,8 +215,7 @@ class TestStateless:
             stored = await user_by_id(session, user)
         assert stored is not None
         assert (stored.total_tokens, stored.message_count) == (7, 0)
-        for file in core.database.path.parent.iterdir():
-            assert b"a secret" not in file.read_bytes()
+        assert b"a secret" not in everything(address)
 
     async def test_without_a_model_the_default_answers(self, core: Core) -> None:
         assert (await core.chats.answer(None, asking("one two"))).content == "one two "

@@ -2,7 +2,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +11,15 @@ from chat.drafts import DEFAULT_TITLE, ConversationDraft, MessageDraft
 from chat.events import RunFinished
 from chat.listing import whole_list
 from errors import BadUserInput, Conflict, NotFound
+from models.address import Address
 from models.columns import EPOCH
 from models.message import Message, all_messages
 from models.run import RunStatus
 from models.user import user_by_id
 from providers.base import Role
 from tests.chat.conftest import INPUTS, Core, open_core, until
+
+pytestmark = pytest.mark.on_both
 
 THEN = EPOCH + timedelta(days=20_000, milliseconds=123)
 LATER = THEN + timedelta(days=1)
@@ -122,9 +124,9 @@ class TestCreate:
             assert caught.value.field == "id"
         assert texts((await core.conversations.get(user, "c1"))[1]) == ["a"]
 
-    async def test_twice_at_once_makes_one(self, path: Path) -> None:
+    async def test_twice_at_once_makes_one(self, address: Address) -> None:
         """Also from two processes: the look and the insert are one transaction."""
-        async with open_core(path) as mine, open_core(path) as theirs:
+        async with open_core(address) as mine, open_core(address) as theirs:
             user = await mine.user()
             given = draft(said("a", "1"), external_id="c1")
             made = await asyncio.gather(
@@ -133,8 +135,8 @@ class TestCreate:
             assert len({conversation.id for conversation, _ in made}) == 1
             assert await counters(mine, user) == (1, 1)
 
-    async def test_refuses_the_one_too_many(self, path: Path) -> None:
-        async with open_core(path, inputs=replace(INPUTS, conversations=2)) as core:
+    async def test_refuses_the_one_too_many(self, address: Address) -> None:
+        async with open_core(address, inputs=replace(INPUTS, conversations=2)) as core:
             user = await core.user()
             for _ in range(2):
                 await core.conversations.create(user, ConversationDraft())

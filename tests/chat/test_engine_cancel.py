@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlmodel import select
@@ -13,10 +12,13 @@ from chat.events import RunFinished, RunQueued, RunTextDelta, text_of
 from chat.generation import Prompt
 from chat.jobs import Work
 from errors import RunActive
+from models.address import Address
 from models.message import Message, MessageStatus, active_branch
 from models.run import Run, RunStatus
 from models.user import User
 from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core, until
+
+pytestmark = pytest.mark.on_both
 
 
 async def branch(core: Core, run: Run) -> Sequence[Message]:
@@ -43,8 +45,8 @@ async def test_before_the_first_step(core: Core) -> None:
     assert (await core.row(run.id)).prompt_tokens is None, "nobody was asked: nothing is counted"
 
 
-async def test_while_queued(path: Path) -> None:
-    async with open_core(path, per_process=1) as core:
+async def test_while_queued(address: Address) -> None:
+    async with open_core(address, per_process=1) as core:
         user = await core.user()
         first = await core.send(user, "wait=30")
         queued = await core.send(user, "text=never")
@@ -144,10 +146,10 @@ async def test_at_every_moment_the_run_is_ended_once_and_the_next_one_works(core
     assert text_of(await core.events(user, await core.send(user, "text=still"))) == "still"
 
 
-async def test_of_the_caller_at_every_moment_blocks_no_conversation(path: Path) -> None:
+async def test_of_the_caller_at_every_moment_blocks_no_conversation(address: Address) -> None:
     """A client that goes away while its message is being stored leaves either nothing or a run that ends: not a
     conversation that says RUN_ACTIVE for ever, even while other runs of this process keep their leases."""
-    async with open_core(path, lease=0.2, generation=replace(GENERATION, first_token=60)) as core:
+    async with open_core(address, lease=0.2, generation=replace(GENERATION, first_token=60)) as core:
         user = await core.user()
         other = await core.send(user, "wait=60")
         conversations = []
@@ -173,9 +175,9 @@ async def test_of_the_caller_at_every_moment_blocks_no_conversation(path: Path) 
         await core.chats.cancel(user, other.id)
 
 
-async def test_an_abandoned_row_of_this_worker_is_ended_though_others_keep_their_leases(path: Path) -> None:
+async def test_an_abandoned_row_of_this_worker_is_ended_though_others_keep_their_leases(address: Address) -> None:
     """The sharp form of the test above: a stored run that was never launched."""
-    async with open_core(path, lease=0.2) as core:
+    async with open_core(address, lease=0.2) as core:
         user = await core.user()
         running = await core.send(user, "wait=30")
         orphan = core.engine.claim(Run(user_id=user, requested_model="x", model="x", provider="x"))
@@ -189,8 +191,8 @@ async def test_an_abandoned_row_of_this_worker_is_ended_though_others_keep_their
         await core.chats.cancel(user, running.id)
 
 
-async def test_from_another_process_works(path: Path) -> None:
-    async with open_core(path, lease=0.4) as mine, open_core(path, lease=0.4) as theirs:
+async def test_from_another_process_works(address: Address) -> None:
+    async with open_core(address, lease=0.4) as mine, open_core(address, lease=0.4) as theirs:
         user = await mine.user()
         run = await mine.send(user, "text=a,wait=30")
         following = asyncio.create_task(mine.events(user, run))
@@ -202,8 +204,8 @@ async def test_from_another_process_works(path: Path) -> None:
         assert text_of(await theirs.events(user, run)) == "a"
 
 
-async def test_replacing_a_conversation_from_another_process_stops_its_run(path: Path) -> None:
-    async with open_core(path, lease=0.4) as mine, open_core(path, lease=0.4) as theirs:
+async def test_replacing_a_conversation_from_another_process_stops_its_run(address: Address) -> None:
+    async with open_core(address, lease=0.4) as mine, open_core(address, lease=0.4) as theirs:
         user = await mine.user()
         run = await mine.send(user, "text=a,wait=30")
         async with asyncio.timeout(SECONDS):
@@ -211,9 +213,9 @@ async def test_replacing_a_conversation_from_another_process_stops_its_run(path:
         assert (await mine.row(run.id)).status == RunStatus.CANCELLED
 
 
-async def test_what_a_cancelled_run_wrote_is_in_the_next_prompt(path: Path) -> None:
+async def test_what_a_cancelled_run_wrote_is_in_the_next_prompt(address: Address) -> None:
     odd = OddProvider("ok")
-    async with open_core(path, providers=[odd]) as core:
+    async with open_core(address, providers=[odd]) as core:
         user = await core.user()
         conversation = await core.conversation(user)
         run = await core.send(user, "text=half,wait=30", conversation)

@@ -13,6 +13,7 @@ from chat.events import RunEvent, RunFinished, text_of
 from errors import ErrorCode, Unavailable
 from models.message import Message, messages_of
 from models.run import Run, RunStatus
+from models.sqlite_journal import SqliteJournal
 from models.user import user_by_id
 from models.worker import renew_lease
 from providers.base import Role, Usage, UsageChunk
@@ -28,8 +29,8 @@ LARGE = ConversationDraft(messages=[MessageDraft(Role.USER, "x" * 2_000)] * 10)
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the usual patience with a database that cannot work: the same steps in less time."""
-    monkeypatch.setattr("models.database.BUSY_SECONDS", BUSY)
-    monkeypatch.setattr("models.journal_writer.BUSY_SECONDS", BUSY)
+    monkeypatch.setattr("models.sqlite.BUSY_SECONDS", BUSY)
+    monkeypatch.setattr("models.sqlite_journal.BUSY_SECONDS", BUSY)
     monkeypatch.setattr("chat.records.RETRY_SECONDS", (0.02, 0.1, 0.3))
     monkeypatch.setattr("chat.writer.PATIENCE_SECONDS", 0.8)
 
@@ -55,6 +56,7 @@ async def full_disk(core: Core) -> AsyncIterator[None]:
             pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one() if full else 1_000_000
             await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         journal = core.engine.writer._journal
+        assert isinstance(journal, SqliteJournal)
         await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))
 
     await limit(True)

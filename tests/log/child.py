@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chat.chats import StatelessChat
+from models.sqlite_journal import SqliteJournal
 from providers.base import Role, Turn
 from tests.chat.conftest import GENERATION, Core, open_core
 
@@ -68,6 +69,7 @@ async def limit_pages(core: Core, full: bool) -> None:
             pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
         await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     journal = core.engine.writer._journal
+    assert isinstance(journal, SqliteJournal)
     await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))
 
 

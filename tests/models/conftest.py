@@ -1,32 +1,19 @@
-"""A migrated SQLite file, opened."""
+"""A database at the newest migration, opened."""
 
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
+from models.address import Address
 from models.database import Database
 from models.ids import new_id
-from models.migrate import migrate
+from models.opening import open_database
 from models.user import User
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "chat.db"
-    migrate(path)
-    return path
-
-
 @pytest.fixture
-def path(tmp_path: Path, migrated: Path) -> Path:
-    return Path(shutil.copy(migrated, tmp_path / "chat.db"))
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database(path)
+async def database(address: Address) -> AsyncIterator[Database]:
+    database = open_database(address)
     yield database
     await database.aclose()
 

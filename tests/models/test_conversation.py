@@ -19,6 +19,8 @@ from models.database import Database
 from models.member import readable_conversations
 from tests.models.conftest import add_user
 
+pytestmark = pytest.mark.on_both
+
 THEN = EPOCH + timedelta(days=20_000)
 
 

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import select
 
-import models.journal_writer
+import models.sqlite_journal
 from errors import Unavailable
-from models.database import READERS, Database, translated
+from models.database import Database
+from models.failures import translated
+from models.sqlite import READERS, SqliteDatabase
 from models.user import User, count_users
 from tests.models.conftest import add_user
 
@@ -25,15 +27,19 @@ sys.stdin.read()
 """
 
 
+both = pytest.mark.on_both
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.journal_writer.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("models.sqlite_journal.BUSY_SECONDS", 0.2)
 
 
 def someone(name: str) -> User:
     return User(username=name, username_key=name, email=name, email_key=name, password_hash="-")
 
 
+@both
 async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
     async def fail() -> None:
         async with database.write() as session:
@@ -47,6 +53,7 @@ async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
         assert await count_users(session) == 0
 
 
+@both
 async def test_a_failed_statement_leaves_the_writer_usable(database: Database) -> None:
     await add_user(database)
     for _ in range(3):
@@ -72,6 +79,7 @@ async def test_writers_take_turns_and_readers_do_not_wait(database: Database) ->
         assert await count_users(session) == 2
 
 
+@both
 async def test_a_read_sees_one_moment(database: Database) -> None:
     """The list and its messages are two statements: what is written between them is in neither."""
     async with database.read() as session:
@@ -82,10 +90,11 @@ async def test_a_read_sees_one_moment(database: Database) -> None:
         assert await count_users(session) == 1
 
 
-async def test_a_file_that_another_process_holds_is_unavailable_and_then_is_not(database: Database) -> None:
+async def test_a_file_that_another_process_holds_is_unavailable_and_then_is_not(path: Path) -> None:
+    database = SqliteDatabase(path)
     await add_user(database)
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(database.path), "BEGIN IMMEDIATE"],
+        [sys.executable, "-c", HOLD, str(path), "BEGIN IMMEDIATE"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -103,6 +112,7 @@ async def test_a_file_that_another_process_holds_is_unavailable_and_then_is_not(
         holder.stdin.close()
         holder.wait(10)
     await add_user(database)
+    await database.aclose()
 
 
 async def test_a_full_disk_is_unavailable(database: Database) -> None:
@@ -120,7 +130,7 @@ async def test_a_full_disk_is_unavailable(database: Database) -> None:
 
 async def test_more_readers_than_there_are_is_unavailable(path: Path) -> None:
     """SQLAlchemy's own TimeoutError, which is not Python's."""
-    database = Database(path)
+    database = SqliteDatabase(path)
     async with AsyncExitStack() as stack:
         for _ in range(READERS):
             session = await stack.enter_async_context(database.read())
@@ -134,6 +144,7 @@ async def test_more_readers_than_there_are_is_unavailable(path: Path) -> None:
     await database.aclose()
 
 
+@both
 @pytest.mark.parametrize("error", [TimeoutError(), asyncio.CancelledError(), KeyError(), Unavailable()])
 async def test_errors_of_the_block_pass_as_they_are(database: Database, error: BaseException) -> None:
     for block in (database.read, database.write):
@@ -154,6 +165,7 @@ def test_what_is_a_bug_stays_a_bug() -> None:
         raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("no such table: x"))
 
 
+@both
 async def test_a_task_cancelled_at_any_moment_leaves_no_lock(database: Database) -> None:
     """A client that leaves: its half-done transaction must not hold SQLite's only write lock for the others."""
 
@@ -171,7 +183,7 @@ async def test_a_task_cancelled_at_any_moment_leaves_no_lock(database: Database)
         await asyncio.wait([task])
         begun = time.perf_counter()
         await write(f"after{number}")
-        assert time.perf_counter() - begun < models.journal_writer.BUSY_SECONDS
+        assert time.perf_counter() - begun < models.sqlite_journal.BUSY_SECONDS
     async with database.read() as session:
         names = set((await session.exec(select(User.username))).all())
     assert {f"after{number}" for number in range(150)} < names

@@ -19,21 +19,25 @@ from models.message import (
 )
 from tests.models.conftest import add_user
 
+pytestmark = pytest.mark.on_both
+
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """The SELECTs that are made for reading while the block lasts."""
+    """The SELECTs that are made while the block lasts."""
     made: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if statement.startswith("SELECT"):
             made.append(statement)
 
-    event.listen(database._reader.sync_engine, "before_cursor_execute", note)
+    for engine in database.engines:
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
     try:
         yield made
     finally:
-        event.remove(database._reader.sync_engine, "before_cursor_execute", note)
+        for engine in database.engines:
+            event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
 async def add_conversation(database: Database, owner: str, size: int) -> Conversation:

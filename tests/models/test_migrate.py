@@ -1,49 +1,107 @@
+"""Migrations, on both databases: up and down with data in them, by many processes at once, and what cannot work."""
+
+import asyncio
 import multiprocessing
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
+import models.change
 import models.conversation
+import models.journal
+import models.member
 import models.message
 import models.run
 import models.user
+import models.worker
 from errors import StartError
+from models.address import Address, PostgresAddress
 from models.conversation import Conversation
-from models.database import Database
 from models.message import Message
-from models.migrate import _config, _head, _revision, migrate
+from models.migrate import configuration, head, migrate, revision_of
+from models.opening import open_database
+from models.postgres_driver import connect
 from models.run import Run
+from tests.databases import KINDS, Postgres, run
 from tests.models.conftest import add_user
+from tests.server import free_port
 
-TABLES = (models.conversation, models.message, models.run, models.user)
+T = TypeVar("T")
+
+TABLES = (models.change, models.conversation, models.journal, models.member, models.message)
+MORE_TABLES = (models.run, models.user, models.worker)
 
 
-def alembic(path: Path, step: Callable[..., None], revision: str) -> None:
-    engine = create_engine(f"sqlite:///{path}")
+def on(address: Address, work: Callable[[Connection], T]) -> T:
+    """What `work` gives on a connection of its own."""
+    if isinstance(address, PostgresAddress):
+        return run(_on_postgres(address, work))
+    engine = create_engine(URL.create("sqlite", database=str(address)), poolclass=NullPool)
     with engine.connect() as connection:
-        config = _config()
+        return work(connection)
+
+
+async def _on_postgres(address: PostgresAddress, work: Callable[[Connection], T]) -> T:
+    def connected() -> Any:
+        return connect(address, 30)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connected, poolclass=NullPool)
+    async with engine.connect() as connection:
+        return await connection.run_sync(work)
+
+
+def alembic(address: Address, step: Callable[..., None], revision: str) -> None:
+    def work(connection: Connection) -> None:
+        config = configuration()
         config.attributes["connection"] = connection
         step(config, revision)
-    engine.dispose()
+
+    on(address, work)
 
 
-def tables(path: Path) -> set[str]:
-    connection = sqlite3.connect(path)
-    try:
-        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    finally:
-        connection.close()
+def tables(address: Address) -> set[str]:
+    return on(address, lambda connection: set(inspect(connection).get_table_names())) - {"sqlite_sequence"}
 
 
-async def test_data_lives_through_another_migrate(path: Path) -> None:
-    database = Database(path)
+def statement(address: Address, sql: str) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text(sql))
+        connection.commit()
+
+    on(address, work)
+
+
+def rows(address: Address, sql: str) -> list[tuple[Any, ...]]:
+    return on(address, lambda connection: [tuple(row) for row in connection.execute(text(sql))])
+
+
+@contextmanager
+def unmade(kind: str, request: pytest.FixtureRequest) -> Iterator[Address]:
+    """A place where there is no database yet, or one without a table."""
+    if kind == KINDS[0]:
+        folder: Path = request.getfixturevalue("tmp_path")
+        yield folder / "new" / "chat.db"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.empty() as made:
+        yield made
+
+
+async def fill(address: Address) -> str:
+    """A row in every table that existed from the beginning; the user's id."""
+    database = open_database(address)
     user = await add_user(database)
     conversation = Conversation(owner_id=user, title="t", model="m")
     async with database.write() as session:
@@ -52,41 +110,86 @@ async def test_data_lives_through_another_migrate(path: Path) -> None:
         session.add(Message(conversation_id=conversation.id, depth=0, role="USER", content="你好"))
         session.add(Run(user_id=user, requested_model="m", model="m", provider="p", attempts=[{"model": "m"}]))
     await database.aclose()
-    migrate(path)
-    connection = sqlite3.connect(path)
-    assert connection.execute("SELECT content FROM message").fetchall() == [("你好",)]
-    connection.close()
+    return user
 
 
-async def test_every_migration_can_be_undone_and_done_again_with_data(path: Path) -> None:
-    database = Database(path)
-    await add_user(database)
-    await database.aclose()
-    alembic(path, command.downgrade, "base")
-    assert tables(path) - {"sqlite_sequence"} == {"alembic_version"}
-    migrate(path)
-    assert {"user_account", "conversation", "message", "run"} < tables(path)
-    assert _revision(path) == _head()
+@pytest.mark.on_both
+async def test_data_lives_through_another_migrate(address: Address) -> None:
+    await fill(address)
+    migrate_apart(address)
+    assert rows(address, "SELECT content FROM message") == [("你好",)]
 
 
-def test_the_migrations_make_what_the_models_say(path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
+def migrate_apart(address: Address) -> None:
+    """As the server does: in a thread without a loop."""
+    run(asyncio.to_thread(migrate, address))
+
+
+@pytest.mark.on_both
+async def test_every_migration_can_be_undone_and_done_again_with_data(address: Address) -> None:
+    user = await fill(address)
+    steps = len(list(ScriptDirectory.from_config(configuration()).walk_revisions()))
+    for back in range(1, steps):
+        alembic(address, command.downgrade, f"-{back}")
+        assert rows(address, "SELECT content FROM message") == [("你好",)]
+        migrate_apart(address)
+        assert rows(address, "SELECT id FROM user_account") == [(user,)]
+        assert on(address, revision_of) == head()
+    alembic(address, command.downgrade, "base")
+    assert tables(address) == {"alembic_version"}
+    migrate_apart(address)
+    assert {"user_account", "conversation", "message", "run"} < tables(address)
+    await fill(address)
+
+
+@pytest.mark.on_both
+def test_the_migrations_make_what_the_models_say(address: Address) -> None:
+    def compare(connection: Connection) -> list[Any]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, SQLModel.metadata) == []
-    engine.dispose()
+        return list(compare_metadata(context, SQLModel.metadata))
+
+    assert on(address, compare) == []
 
 
-def test_four_processes_at_once_do_it_once(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "chat.db"
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=migrate, args=(path,)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert _revision(path) == _head()
+def test_every_text_is_sorted_by_its_bytes(postgres: Postgres) -> None:
+    """By a language's rules two machines would not agree on the order of ids, nor an index with itself after the
+    operating system's update. `models.columns.Text` says so in a migration."""
+    with postgres.migrated() as address:
+        sql = """SELECT table_name, column_name FROM information_schema.columns
+            WHERE table_schema = 'public' AND data_type IN ('text', 'character varying')
+            AND collation_name IS DISTINCT FROM 'C' AND table_name <> 'alembic_version'"""
+        assert rows(address, sql) == []
+
+
+@pytest.mark.on_both
+def test_four_processes_at_once_do_it_once(kind: str, request: pytest.FixtureRequest) -> None:
+    with unmade(kind, request) as address:
+        spawn = multiprocessing.get_context("spawn")
+        processes = [spawn.Process(target=migrate, args=(address,)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0] * 4
+        assert on(address, revision_of) == head()
+
+
+def test_a_migration_that_fails_leaves_nothing_half_done(postgres: Postgres) -> None:
+    with postgres.empty() as address:
+        statement(address, "CREATE TABLE message (id text)")
+        assert "already exists" in one_line(address)
+        assert tables(address) == {"message"}
+
+
+def test_a_server_that_is_not_there_is_said_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.postgres_driver.PATIENCE_SECONDS", 0.1)
+    line = one_line(PostgresAddress.parse(f"postgresql://u:hidden@127.0.0.1:{free_port()}/chat"))
+    assert "refused" in line.lower() or "connect" in line.lower()
+    assert "hidden" not in line
+
+
+def test_a_database_that_is_not_there_is_said(postgres: Postgres) -> None:
+    assert "does not exist" in one_line(postgres.database("nowhere_at_all"))
 
 
 @pytest.mark.parametrize("name", ["chat.db", "with space", "per%41cent", "question?mark", "ha#sh", "中文", "quote'\"s"])
@@ -97,13 +200,13 @@ def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-def one_line(path: Path) -> str:
+def one_line(address: Address) -> str:
     with pytest.raises(StartError) as caught:
-        migrate(path)
+        migrate(address)
     line = str(caught.value)
     assert "\n" not in line
     assert "DATABASE_URL" in line
-    assert str(path) in line
+    assert str(address) in line
     return line
 
 
@@ -122,12 +225,10 @@ def test_a_database_of_someone_else_s_is_said(tmp_path: Path) -> None:
     assert "already exists" in one_line(path)
 
 
-def test_a_database_of_a_newer_version_is_said(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.commit()
-    connection.close()
-    assert "9999" in one_line(path)
+@pytest.mark.on_both
+def test_a_database_of_a_newer_version_is_said(address: Address) -> None:
+    statement(address, "UPDATE alembic_version SET version_num = '9999'")
+    assert "9999" in one_line(address)
 
 
 def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from models.run import (
 )
 from tests.models.conftest import add_user
 
+pytestmark = pytest.mark.on_both
+
 
 async def add(database: Database, user: str | None, **values: Any) -> Run:
     row = Run(**{"user_id": user, "requested_model": "m", "model": "m", "provider": "p", **values})

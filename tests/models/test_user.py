@@ -14,6 +14,8 @@ from models.user import (
 )
 from tests.models.conftest import add_user
 
+pytestmark = pytest.mark.on_both
+
 
 @pytest.mark.parametrize(
     ("one", "other"), [("ANN", "ann"), ("JOSE\u0301", "josé"), ("Straße", "STRASSE"), ("ﬁ", "FI"), ("İ", "i\u0307")]

@@ -1,15 +1,13 @@
-"""Conversations that several people share, without a transport: a real SQLite file, the real engine, and a provider
+"""Conversations that several people share, without a transport: a real database, the real engine, and a provider
 that says what the test tells it to."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +23,13 @@ from chat.happenings import Happening, Happenings
 from chat.members import Members
 from chat.sending import Asking, Sendings
 from chat.typing import Typing
+from models.address import Address
 from models.conversation import Conversation
 from models.database import Database
 from models.ids import new_id
 from models.member import MemberRole
 from models.message import Message, active_branch
-from models.migrate import migrate
+from models.opening import open_database
 from models.run import Run
 from models.user import User
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, TextChunk
@@ -147,10 +146,10 @@ class Studio:
 
 
 @asynccontextmanager
-async def open_studio(path: Path, *, keep_changes: float = KEEP, **limits: Any) -> AsyncIterator[Studio]:
-    """A studio on this file, closed at the end of the block. `limits` replace those of the engine."""
+async def open_studio(address: Address, *, keep_changes: float = KEEP, **limits: Any) -> AsyncIterator[Studio]:
+    """A studio on this database, closed at the end of the block. `limits` replace those of the engine."""
     async with AsyncExitStack() as stack:
-        database = Database(path)
+        database = open_database(address)
         stack.push_async_callback(database.aclose)
         held = HeldProvider()
         scripted = ScriptedProvider()
@@ -172,23 +171,13 @@ async def open_studio(path: Path, *, keep_changes: float = KEEP, **limits: Any) 
         await engine.aclose()
         assert scripted.active == 0, "a stream was left open"
         assert not rights._guards, "a follower's right was left behind"
-        assert not feed._waiters, "a follower of the feed was left behind"
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database to copy: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "chat.db"
-    migrate(path)
-    return path
+        async with asyncio.timeout(SECONDS):
+            # One that was cancelled may still be giving its connection back.
+            while feed._waiters:
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture
-def path(tmp_path: Path, migrated: Path) -> Path:
-    return Path(shutil.copy(migrated, tmp_path / "chat.db"))
-
-
-@pytest.fixture
-async def studio(path: Path) -> AsyncIterator[Studio]:
-    async with open_studio(path) as opened:
+async def studio(address: Address) -> AsyncIterator[Studio]:
+    async with open_studio(address) as opened:
         yield opened

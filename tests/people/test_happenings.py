@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
@@ -18,6 +17,7 @@ from chat.happenings import Happening
 from chat.sending import Asking
 from chat.typing import TypingNotice
 from errors import BadUserInput, NotFound
+from models.address import Address
 from models.change import Change, ChangeKind
 from models.conversation import touch_conversation
 from models.journal import JournalRow, Segment
@@ -25,6 +25,8 @@ from models.member import MemberRole
 from tests.chat.conftest import SECONDS, until
 from tests.people.conftest import Studio, open_studio
 from tests.people.told import names, texts
+
+pytestmark = pytest.mark.on_both
 
 
 async def _record(studio: Studio, user: str, conversation: str) -> list[Happening]:
@@ -82,14 +84,14 @@ async def _compare(studio: Studio, user: str, conversation: str, found: list[Hap
             assert told == sorted(set(told)), "an event came twice, or out of order"
 
 
-async def test_every_cursor_gives_exactly_the_rest(studio: Studio, path: Path) -> None:
+async def test_every_cursor_gives_exactly_the_rest(studio: Studio, address: Address) -> None:
     """In the same process, in another one, and when the server was started again and the events are compacted."""
     user = await studio.user()
     conversation = await studio.conversation(user)
     found = await _record(studio, user, conversation)
     assert len(found) > 15
     await _compare(studio, user, conversation, found)
-    async with open_studio(path) as other:
+    async with open_studio(address) as other:
         await _compare(other, user, conversation, found, step=3)
     for job in list(studio.engine._jobs.values()):
         studio.engine._forget(job)
@@ -101,13 +103,13 @@ async def test_every_cursor_gives_exactly_the_rest(studio: Studio, path: Path) -
     await _compare(studio, user, conversation, found)
 
 
-async def test_a_cursor_taken_in_mid_run_goes_on_there(studio: Studio, path: Path) -> None:
+async def test_a_cursor_taken_in_mid_run_goes_on_there(studio: Studio, address: Address) -> None:
     """On this process and on another: the second device has what the first has."""
     user = await studio.user()
     conversation = await studio.conversation(user)
     _, run = await studio.send(user, conversation, model="held:a")
     async with (
-        open_studio(path) as there,
+        open_studio(address) as there,
         aclosing(studio.happenings.of_conversation(user, conversation, None)) as events,
     ):
         studio.held.say("a", "one ")
@@ -147,7 +149,7 @@ async def test_a_cursor_of_the_future_or_of_somebody_else_gives_nothing_away(stu
     _, run = await studio.send(other, theirs, model="held:a")
     studio.held.say("a", "secret", None)
     await studio.ended(run)
-    now = await studio.feed.now()
+    now = await studio.feed.now("")
     forged = Cursor(now, {run.id: -1, "run_never": 3, "": 10**14}).encode()
     async with aclosing(studio.happenings.of_conversation(user, mine, forged)) as events:
         waiting = asyncio.ensure_future(anext(events))
@@ -198,20 +200,20 @@ async def test_old_changes_go_and_the_newest_stays(studio: Studio) -> None:
     user = await studio.user()
     async with studio.database.write() as session:
         session.add_all([Change(audience=user, kind="changed", ref="x") for _ in range(FORGOTTEN_AT_ONCE + 7)])
-    now = await studio.feed.now()
+    now = await studio.feed.now("")
     await studio.feed.forget()
     await studio.happenings.of_viewer(user, Cursor(0, {}).encode()).aclose()
     async with aclosing(studio.happenings.of_viewer(user, Cursor(now - 5, {}).encode())) as events:
         assert len(await studio.told(events, 5)) == 5, "what is young enough was deleted"
     await _forget_everything(studio)
-    assert await studio.feed.now() == now
+    assert await studio.feed.now("") == now
     async with studio.database.read() as session:
         assert await session.get(Change, now) is not None
         assert await session.get(Change, now - 1) is None
 
 
-async def test_old_changes_go_by_themselves(path: Path) -> None:
-    async with open_studio(path, keep_changes=0.2) as studio:
+async def test_old_changes_go_by_themselves(address: Address) -> None:
+    async with open_studio(address, keep_changes=0.2) as studio:
         user = await studio.user()
         studio.feed.start()
         await studio.conversation(user)
@@ -249,7 +251,7 @@ async def test_typing_is_told_and_never_replayed(studio: Studio) -> None:
     async with aclosing(studio.happenings.of_conversation(owner, conversation, None)) as events:
         waiting = asyncio.ensure_future(anext(events))
         await until(lambda: bool(studio.rights._guards))
-        before = await studio.feed.now()
+        before = await studio.feed.now("")
         async with asyncio.timeout(SECONDS):
             while not waiting.done():
                 studio.typing._last.clear()
@@ -258,14 +260,14 @@ async def test_typing_is_told_and_never_replayed(studio: Studio) -> None:
         told = waiting.result()
     assert isinstance(told.what, TypingNotice)
     assert (told.what.user_id, Cursor.decode(told.cursor).change) == (member, before)
-    assert await studio.feed.now() == before, "typing was stored"
+    assert await studio.feed.now("") == before, "typing was stored"
 
 
-async def test_a_burst_reaches_the_viewer_whole(studio: Studio, path: Path) -> None:
+async def test_a_burst_reaches_the_viewer_whole(studio: Studio, address: Address) -> None:
     """500 changes at once, from this process and from another."""
     user = await studio.user()
     ids = [await studio.conversation(user) for _ in range(5)]
-    async with open_studio(path) as there, aclosing(studio.happenings.of_viewer(user, None)) as events:
+    async with open_studio(address) as there, aclosing(studio.happenings.of_viewer(user, None)) as events:
         first = asyncio.ensure_future(anext(events))
         await until(lambda: bool(studio.feed._waiters))
         for place, count in ((studio, 250), (there, 250)):
@@ -280,7 +282,7 @@ async def test_a_burst_reaches_the_viewer_whole(studio: Studio, path: Path) -> N
 async def test_the_viewer_is_told_of_what_is_shared_and_taken_away(studio: Studio) -> None:
     owner, member, stranger = await studio.user(), await studio.user(), await studio.user()
     conversation = await studio.conversation(owner)
-    start = Cursor(await studio.feed.now(), {}).encode()
+    start = Cursor(await studio.feed.now(""), {}).encode()
     await studio.members.add(owner, conversation, member, MemberRole.VIEWER)
     _, run = await studio.send(owner, conversation)
     await studio.ended(run)
@@ -296,6 +298,6 @@ async def test_the_viewer_is_told_of_what_is_shared_and_taken_away(studio: Studi
     async with aclosing(studio.happenings.of_viewer(owner, start)) as events:
         assert len(await studio.told(events, 5)) == 5
     async with studio.database.read() as session:
-        for change in range(1, await studio.feed.now() + 1):
+        for change in range(1, await studio.feed.now("") + 1):
             row = await session.get(Change, change)
             assert row is None or row.audience != stranger

@@ -96,10 +96,10 @@ class Counter:
 @contextmanager
 def counting(database: Database) -> Iterator[Counter]:
     counter = Counter()
-    for engine in (database._reader, database._writer):
+    for engine in database.engines:
         event.listen(engine.sync_engine, "before_cursor_execute", counter)
     yield counter
-    for engine in (database._reader, database._writer):
+    for engine in database.engines:
         event.remove(engine.sync_engine, "before_cursor_execute", counter)
 
 

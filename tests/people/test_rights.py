@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +16,15 @@ from chat.members import MAX_MEMBERS
 from chat.sending import Asking
 from chat.stats import user_stats
 from errors import BadUserInput, ChatError, Conflict, NotFound
+from models.address import Address
 from models.member import MemberRole
 from models.run import RunStatus
 from models.user import User
 from providers.base import Role
 from tests.chat.conftest import SECONDS, until
 from tests.people.conftest import Studio, open_studio
+
+pytestmark = pytest.mark.on_both
 
 Operation = Callable[[Studio, str, str, str, str], Awaitable[Any]]
 """Done by a user in a conversation with a question and an answer."""
@@ -207,9 +209,9 @@ async def test_a_follower_that_reads_late_gets_nothing_of_what_came_behind(studi
     await _ends(events)
 
 
-async def test_a_member_put_out_by_another_process_stops_receiving(path: Path) -> None:
+async def test_a_member_put_out_by_another_process_stops_receiving(address: Address) -> None:
     owner = member = conversation = ""
-    async with open_studio(path) as here, open_studio(path) as there:
+    async with open_studio(address) as here, open_studio(address) as there:
         owner, member = await here.user(), await here.user()
         conversation = await here.conversation(owner, member)
         _, run = await here.send(owner, conversation, model="held:a")

@@ -16,6 +16,8 @@ from tests.chat.conftest import SECONDS, until
 from tests.people.conftest import Studio
 from tests.people.told import texts
 
+pytestmark = pytest.mark.on_both
+
 
 async def test_a_slow_reader_gets_the_same_text_in_fewer_events(studio: Studio) -> None:
     """What waits for it is bounded, whatever is written meanwhile."""
@@ -77,7 +79,7 @@ async def test_who_was_away_for_long_follows_a_few_answers_at_a_time(studio: Stu
     """Each answer behind the cursor is told, and no more than so many are open at once."""
     user = await studio.user()
     conversation = await studio.conversation(user)
-    start = Cursor(await studio.feed.now(), {}).encode()
+    start = Cursor(await studio.feed.now(""), {}).encode()
     runs = [(await studio.send(user, conversation))[1] for _ in range(1)]
     await studio.ended(runs[0])
     assert runs[0].message_id is not None

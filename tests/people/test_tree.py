@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from models.user import User
 from providers.base import Role
 from tests.chat.conftest import until
 from tests.people.conftest import Studio, open_studio
+
+pytestmark = pytest.mark.on_both
 
 
 async def _siblings(studio: Studio, message_id: str) -> list[str]:
@@ -282,8 +285,16 @@ async def test_who_may_only_read_starts_nothing(studio: Studio) -> None:
     assert not studio.engine._per_user
 
 
-async def test_a_queue_is_kept_when_another_process_takes_it_over(studio: Studio, path: Path, tmp_path: Path) -> None:
+@pytest.fixture
+async def first(path: Path) -> AsyncIterator[Studio]:
+    """On a file, which can be copied at any moment."""
+    async with open_studio(path) as opened:
+        yield opened
+
+
+async def test_a_queue_is_kept_when_another_process_takes_it_over(first: Studio, path: Path, tmp_path: Path) -> None:
     """None of them had come to a word: each is begun again, and still behind the one in front of it."""
+    studio = first
     user = await studio.user()
     conversation = await studio.conversation(user)
     runs = [(await studio.send(user, conversation, str(number), model="held:a", queue=True))[1] for number in range(3)]

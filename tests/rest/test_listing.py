@@ -21,6 +21,7 @@ from models.conversation import Conversation
 from models.database import Database
 from models.message import Message
 from models.migrate import migrate
+from models.opening import open_database
 from models.user import User
 from rest.listing import PIECE_BYTES, listed
 from tests.conftest import Account
@@ -76,7 +77,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """One user with 2,000 conversations of 20 messages; every tenth is empty. And someone else with one."""
     path = tmp_path / "chat.db"
     await asyncio.to_thread(migrate, path)
-    made = Database(path)
+    made = open_database(path)
     async with made.write() as session:
         for number, name in enumerate(("me", "you")):
             session.add(
@@ -158,10 +159,11 @@ async def test_it_takes_two_statements(database: Database) -> None:
         if not statement.startswith(("BEGIN", "PRAGMA")):
             statements.append(statement)
 
-    engine = database._reader.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
+    for engine in database.engines:
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
     await read(database)
-    event.remove(engine, "before_cursor_execute", note)
+    for engine in database.engines:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
     assert len(statements) == 2
 
 

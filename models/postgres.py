@@ -1,0 +1,98 @@
+"""PostgreSQL through asyncpg. Writers go side by side: each takes what it decides by (models/locks.py)."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.address import PostgresAddress
+from models.database import Database
+from models.failures import failure_of
+from models.locks import hold
+from models.postgres_driver import connect, is_away
+from models.postgres_journal import PostgresJournal
+
+RECYCLE_SECONDS = 1_800
+"""A connection's server process keeps what it has learnt of every table: it is renewed now and then."""
+URGENT_CONNECTIONS = 2
+"""For leases: a crowd that has all the others must not make a worker look dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Connections of one process; `seconds` bounds a statement, and the wait for a connection."""
+
+    size: int = 20
+    overflow: int = 40
+    seconds: float = 10.0
+
+
+class PostgresDatabase(Database):
+    def __init__(self, address: PostgresAddress, limits: PoolLimits | None = None) -> None:
+        super().__init__()
+        self.address = address
+        self._limits = limits or PoolLimits()
+        self._writer = self._engine(self._limits.size, self._limits.overflow)
+        self._urgent = self._engine(1, URGENT_CONNECTIONS - 1)
+        # The same connections; a read of several statements sees one moment.
+        self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def _engine(self, size: int, overflow: int) -> AsyncEngine:
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            pool_size=size,
+            max_overflow=overflow,
+            pool_timeout=self._limits.seconds,
+            pool_recycle=RECYCLE_SECONDS,
+            async_creator=lambda: connect(self.address, self._limits.seconds),
+        )
+
+        @event.listens_for(engine.sync_engine, "checkout")
+        def check(connection: Any, _record: Any, _proxy: Any) -> None:
+            # What asyncpg has noticed already, without asking the server: a restart costs what was under way, no more.
+            if connection.driver_connection.is_closed():
+                raise DisconnectionError
+
+        @event.listens_for(engine.sync_engine, "handle_error")
+        def translate(context: ExceptionContext) -> None:
+            error = context.original_exception
+            if is_away(error):
+                # Or a statement that was given up would be waited for when the connection is next used.
+                context.is_disconnect = True
+                context.invalidate_pool_on_disconnect = False
+                context.chained_exception = failure_of(error)
+
+        return engine
+
+    @property
+    def engines(self) -> tuple[AsyncEngine, ...]:
+        return self._writer, self._urgent
+
+    def _reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return AsyncSession(self._reader, expire_on_commit=False, autoflush=False)
+
+    @asynccontextmanager
+    async def _still(self, audience: str) -> AsyncIterator[AsyncSession]:
+        # Each statement sees what is committed when it begins: the wait for the audience comes first.
+        async with AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
+            await hold(session, audience, shared=True)
+            yield session
+
+    @asynccontextmanager
+    async def _writing(self, urgent: bool) -> AsyncIterator[AsyncSession]:
+        engine = self._urgent if urgent else self._writer
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def journal_writer(self) -> PostgresJournal:
+        return PostgresJournal(self.address, self._limits.seconds)
+
+    async def aclose(self) -> None:
+        await self._writer.dispose()
+        await self._urgent.dispose()

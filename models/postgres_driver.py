@@ -1,0 +1,70 @@
+"""Connections to PostgreSQL with the bounds that keep one that is lost from holding anything for long."""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+from asyncpg.exceptions import InterfaceError, PostgresError
+
+from errors import Unavailable
+from models.address import PostgresAddress
+
+PATIENCE_SECONDS = 2.0
+"""A server that is being restarted, or has no place left, is asked again for so long."""
+RETRY_STATES = frozenset({"53300", "57P01", "57P02", "57P03"})
+LOCK_SECONDS = 5.0
+STANDING_SECONDS = 5.0
+"""No transaction of ours waits for anything but the database: one that stands still belongs to a process that does."""
+
+
+def _server_settings(seconds: float) -> dict[str, str]:
+    return {
+        "application_name": "ai-chat-studio",
+        "timezone": "UTC",
+        "synchronous_commit": "on",
+        # Our statements are short: compiling one takes longer than running it.
+        "jit": "off",
+        "statement_timeout": _millis(seconds),
+        "lock_timeout": _millis(min(LOCK_SECONDS, seconds)),
+        "idle_in_transaction_session_timeout": _millis(STANDING_SECONDS),
+        # A client that is gone gives back what it has taken, also while it waits for something.
+        "client_connection_check_interval": "1s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": _millis(2 * STANDING_SECONDS),
+    }
+
+
+def _millis(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+async def connect(address: PostgresAddress, seconds: float, **settings: str) -> Any:
+    """A connection whose statements take no longer than `seconds`. `settings` are the session's own.
+
+    Raises:
+        Unavailable: the server is away, or does not let us in; the cause says which.
+    """
+    begun, pause = time.monotonic(), 0.05
+    while True:
+        try:
+            return await asyncpg.connect(
+                address.dsn,
+                timeout=address.connect_timeout,
+                # A little more than the server's own bound, for a server that does not answer at all.
+                command_timeout=seconds + 1,
+                server_settings=_server_settings(seconds) | settings,
+            )
+        except (OSError, TimeoutError, PostgresError, InterfaceError) as error:
+            again = isinstance(error, ConnectionError) or getattr(error, "sqlstate", None) in RETRY_STATES
+            if not again or time.monotonic() - begun > PATIENCE_SECONDS:
+                raise Unavailable("The database cannot be reached; try again", retry_after=1) from error
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether nothing more can be expected of the connection."""
+    return isinstance(error, OSError | TimeoutError)
