@@ -7,7 +7,7 @@ Revises: ${down_revision | comma,n}
 import sqlalchemy as sa
 from alembic import op
 
-from models.columns import Millis
+from models.columns import Millis, Text
 ${imports if imports else ""}
 
 revision = ${repr(up_revision)}
