@@ -7,7 +7,7 @@ Revises: 0004
 import sqlalchemy as sa
 from alembic import op
 
-from models.columns import Millis
+from models.columns import Millis, Text
 
 revision = "0005"
 down_revision = "0004"
@@ -18,7 +18,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "attempt",
-        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("key", Text(), nullable=False),
         sa.Column("moments", sa.JSON(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("until", Millis(), nullable=False),

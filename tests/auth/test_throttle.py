@@ -10,9 +10,13 @@ from sqlmodel import col, select
 from auth.device import Device
 from auth.throttle import NO_LIMITS, Throttle, ThrottleLimits
 from errors import RateLimited
+from models.address import Address
 from models.attempt import Attempt
 from models.columns import utc_now
 from models.database import Database
+from models.opening import open_database
+
+pytestmark = pytest.mark.on_both
 
 HERE, THERE = Device("192.0.2.1"), Device("192.0.2.2")
 FEW = ThrottleLimits(account_logins=3, address_logins=5, address_registrations=2)
@@ -42,9 +46,9 @@ def throttle(database: Database, clock: Clock) -> Throttle:
 
 
 @pytest.fixture
-async def twin(database: Database) -> AsyncIterator[Database]:
-    """Another process's connection to the same file."""
-    twin = Database(database.path)
+async def twin(address: Address) -> AsyncIterator[Database]:
+    """Another process's connection to the same database."""
+    twin = open_database(address)
     yield twin
     await twin.aclose()
 
