@@ -4,16 +4,9 @@ import secrets
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-LENGTH = 26
 
 
 def new_id(prefix: str) -> str:
     """A fresh id such as `conv_01k9…`; `prefix` is user, conv, msg or run."""
     number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
     return f"{prefix}_" + "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-def is_id(value: str, prefix: str) -> bool:
-    """Whether `value` has the shape of an id that `new_id(prefix)` makes."""
-    head, _, tail = value.partition("_")
-    return head == prefix and len(tail) == LENGTH and all(character in ALPHABET for character in tail)

@@ -173,8 +173,3 @@ async def finish_message(
         .where(col(Message.id) == message_id)
         .values(status=status, content=content, reasoning=reasoning, model=model)
     )
-
-
-async def interrupt_message(session: AsyncSession, message_id: str) -> None:
-    """The worker that wrote it is gone: what is stored of it stays."""
-    await session.exec(update(Message).where(col(Message.id) == message_id).values(status=MessageStatus.INTERRUPTED))

@@ -14,7 +14,11 @@ import httpx
 import pytest
 
 from models.address import Address
+from models.database import Database
+from models.ids import new_id
 from models.migrate import migrate
+from models.opening import open_database
+from models.user import User
 from tests.databases import KINDS, NoServer, Postgres, postgres_server, skip_or_fail
 from tests.server import Server, running
 
@@ -69,6 +73,22 @@ def address(kind: str, request: pytest.FixtureRequest) -> Iterator[Address]:
     server: Postgres = request.getfixturevalue("postgres")
     with server.migrated() as made:
         yield made
+
+
+@pytest.fixture
+async def database(address: Address) -> AsyncIterator[Database]:
+    database = open_database(address)
+    yield database
+    await database.aclose()
+
+
+async def add_user(database: Database) -> str:
+    """A new user's id, which is the name too; nobody here logs in."""
+    name = new_id("user")
+    user = User(id=name, username=name, username_key=name, email=name, email_key=name, password_hash="-")
+    async with database.write() as session:
+        session.add(user)
+    return name
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Accounts on a real database."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,9 +8,7 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
-from models.address import Address
 from models.database import Database
-from models.opening import open_database
 
 SECRET = "a secret for tests only, 32 bytes or more"
 MINUTES = 30
@@ -21,13 +19,6 @@ def passwords() -> Iterator[Passwords]:
     passwords = Passwords()
     yield passwords
     passwords.close()
-
-
-@pytest.fixture
-async def database(address: Address) -> AsyncIterator[Database]:
-    database = open_database(address)
-    yield database
-    await database.aclose()
 
 
 @pytest.fixture

@@ -22,13 +22,12 @@ from chat.sending import Asking, Sendings
 from models.address import Address
 from models.conversation import Conversation
 from models.database import Database
-from models.ids import new_id
 from models.opening import open_database
 from models.run import Run
-from models.user import User
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, TextChunk
 from providers.catalog import Catalog
 from providers.scripted import ScriptedProvider
+from tests.conftest import add_user
 
 # A shared machine is slow now and then: how long one example takes says nothing here.
 settings.register_profile("unhurried", deadline=None, max_examples=100, stateful_step_count=30)
@@ -70,11 +69,7 @@ class Core:
 
     async def user(self) -> str:
         """A new user's id; nobody here logs in."""
-        name = new_id("name")
-        user = User(username=name, username_key=name, email=name, email_key=name, password_hash="-")
-        async with self.database.write() as session:
-            session.add(user)
-        return user.id
+        return await add_user(self.database)
 
     async def conversation(self, user_id: str, model: str = "scripted") -> Conversation:
         made, _ = await self.conversations.create(user_id, ConversationDraft(model=model))

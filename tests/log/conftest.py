@@ -7,7 +7,6 @@ connection that neither of them has.
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -23,7 +22,6 @@ import pytest
 from chat.chats import StatelessChat
 from chat.codec import decode_event
 from chat.events import RunEvent
-from models.migrate import migrate
 from models.run import Run
 from providers.base import Role, Turn
 from tests.chat.conftest import Core
@@ -180,19 +178,6 @@ class Setup:
         segments = self.look("SELECT count(*) FROM run_segment WHERE run_id = ?", run_id)[0][0]
         rows = self.look("SELECT body FROM run_journal")
         return segments, sum(run_id.encode() in body for (body,) in rows)
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database to copy: migrating takes longer than most tests."""
-    made = tmp_path_factory.mktemp("empty") / "chat.db"
-    migrate(made)
-    return made
-
-
-@pytest.fixture
-def path(tmp_path: Path, empty: Path) -> Path:
-    return Path(shutil.copy(empty, tmp_path / "chat.db"))
 
 
 OpenSetup = Callable[..., AbstractAsyncContextManager[Setup]]

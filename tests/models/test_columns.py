@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -8,8 +9,8 @@ from sqlmodel import col, select
 from models.columns import EPOCH, MAX_MILLIS, from_millis, to_millis, utc_now
 from models.conversation import Conversation
 from models.database import Database
-from models.ids import ALPHABET, is_id, new_id
-from tests.models.conftest import add_user
+from models.ids import new_id
+from tests.conftest import add_user
 
 
 @given(st.integers(0, MAX_MILLIS))
@@ -53,17 +54,5 @@ async def test_a_stored_moment_is_aware_and_compares_as_a_number(database: Datab
 def test_ids_sort_by_time_and_have_a_shape() -> None:
     ids = [new_id("conv") for _ in range(1_000)]
     assert len(set(ids)) == 1_000
-    assert all(is_id(each, "conv") for each in ids)
+    assert all(re.fullmatch("conv_[0-9a-hjkmnp-tv-z]{26}", each) for each in ids), "no letters that are read as others"
     assert [each[:15] for each in ids] == sorted(each[:15] for each in ids), "ten characters of milliseconds"
-    for wrong in (
-        "",
-        "conv_",
-        "conv",
-        ids[0][:-1],
-        ids[0] + "0",
-        "run" + ids[0][4:],
-        ids[0].upper(),
-        "conv_" + "i" * 26,
-    ):
-        assert not is_id(wrong, "conv")
-    assert not set("ilou") & set(ALPHABET), "no letters that are read as others"

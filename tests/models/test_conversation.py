@@ -17,7 +17,7 @@ from models.conversation import (
 )
 from models.database import Database
 from models.member import readable_conversations
-from tests.models.conftest import add_user
+from tests.conftest import add_user
 
 pytestmark = pytest.mark.on_both
 

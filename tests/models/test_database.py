@@ -16,7 +16,7 @@ from models.database import Database
 from models.failures import translated
 from models.sqlite import READERS, SqliteDatabase
 from models.user import User, count_users
-from tests.models.conftest import add_user
+from tests.conftest import add_user
 
 HOLD = """
 import sqlite3, sys

@@ -13,11 +13,10 @@ from models.message import (
     all_messages,
     delete_messages,
     finish_message,
-    interrupt_message,
     messages_of,
     siblings_of,
 )
-from tests.models.conftest import add_user
+from tests.conftest import add_user
 
 pytestmark = pytest.mark.on_both
 
@@ -159,6 +158,5 @@ async def test_a_message_deleted_meanwhile_stays_deleted(database: Database, own
     conversation = await add_conversation(database, owner, 1)
     async with database.write() as session:
         await finish_message(session, "msg_gone", status="COMPLETE", content="x", reasoning=None, model="m")
-        await interrupt_message(session, "msg_gone")
     async with database.read() as session:
         assert len(await all_messages(session, conversation.id)) == 2

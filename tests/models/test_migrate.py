@@ -34,8 +34,8 @@ from models.migrate import configuration, head, migrate, revision_of
 from models.opening import open_database
 from models.postgres_driver import connect
 from models.run import Run
+from tests.conftest import add_user
 from tests.databases import KINDS, Postgres, run
-from tests.models.conftest import add_user
 from tests.server import free_port
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from models.conversation import Conversation
 from models.locks import hold
 from models.postgres import PoolLimits, PostgresDatabase
 from models.user import User, count_users
+from tests.conftest import add_user
 from tests.databases import Postgres, execute
-from tests.models.conftest import add_user
 from tests.server import free_port
 
 IMPATIENT = PoolLimits(size=2, overflow=1, seconds=0.5)

@@ -14,7 +14,7 @@ from models.run import (
     run_by_key,
     runs_of,
 )
-from tests.models.conftest import add_user
+from tests.conftest import add_user
 
 pytestmark = pytest.mark.on_both
 

@@ -12,7 +12,7 @@ from models.user import (
     user_exists,
     users_by_ids,
 )
-from tests.models.conftest import add_user
+from tests.conftest import add_user
 
 pytestmark = pytest.mark.on_both
 

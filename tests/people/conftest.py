@@ -26,16 +26,15 @@ from chat.typing import Typing
 from models.address import Address
 from models.conversation import Conversation
 from models.database import Database
-from models.ids import new_id
 from models.member import MemberRole
 from models.message import Message, active_branch
 from models.opening import open_database
 from models.run import Run
-from models.user import User
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, TextChunk
 from providers.catalog import Catalog
 from providers.scripted import ScriptedProvider
 from tests.chat.conftest import INPUTS, LIMITS, SECONDS
+from tests.conftest import add_user
 
 KEEP = 3_600.0
 
@@ -88,11 +87,7 @@ class Studio:
 
     async def user(self) -> str:
         """A new user's id, which is the name too; nobody here logs in."""
-        name = new_id("user")
-        user = User(id=name, username=name, username_key=name, email=name, email_key=name, password_hash="-")
-        async with self.database.write() as session:
-            session.add(user)
-        return name
+        return await add_user(self.database)
 
     async def conversation(self, user_id: str, *members: str, role: MemberRole = MemberRole.EDITOR, **more: Any) -> str:
         """A new conversation's id."""
