@@ -9,15 +9,17 @@ import ctypes
 import itertools
 import os
 import pwd
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -226,6 +228,57 @@ def everything(address: Address) -> bytes:
     for name in ("run_journal", "run_segment"):
         found.append(run(execute(address.dsn, f"SELECT convert_from(body, 'UTF8') FROM {name}")))
     return "\n".join(str(row) for rows in found for row in rows).encode()
+
+
+def look(address: Address, sql: str, *values: object) -> list[Any]:
+    """What a connection of its own finds at this moment, or changes. `?` stands for a value."""
+    if isinstance(address, PostgresAddress):
+        numbers = itertools.count(1)
+        return run(execute(address.dsn, re.sub(r"\?", lambda _: f"${next(numbers)}", sql), *values))
+    with closing(sqlite3.connect(address, timeout=START_SECONDS, isolation_level=None)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+FULL = """CREATE OR REPLACE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"""
+
+
+async def fill_disk(dsn: str, full: bool) -> None:
+    """Let the server say that its disk is full to whoever adds a row, or makes a message longer."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(FULL)
+        for name in ("run_journal", "run_segment", "message", "run", "change", "conversation", "user_account"):
+            what = "INSERT OR UPDATE" if name == "message" else "INSERT"
+            await connection.execute(f"DROP TRIGGER IF EXISTS full_disk ON {name}")
+            if full:
+                await connection.execute(
+                    f"CREATE TRIGGER full_disk BEFORE {what} ON {name} EXECUTE FUNCTION full_disk()"
+                )
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def locked(address: Address) -> AsyncIterator[None]:
+    """Another process holds the database, for everybody who writes."""
+    if isinstance(address, PostgresAddress):
+        connection = await asyncpg.connect(address.dsn)
+        try:
+            async with connection.transaction():
+                tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+                names = ", ".join(f'"{row[0]}"' for row in tables)
+                await connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
+                yield
+        finally:
+            await connection.close()
+        return
+    file = sqlite3.connect(address, timeout=START_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        await asyncio.to_thread(file.execute, "BEGIN IMMEDIATE")
+        yield
+    finally:
+        file.close()
 
 
 @contextmanager

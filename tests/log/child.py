@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from chat.chats import StatelessChat
+from models.address import Address, parse_address
+from models.postgres import PostgresDatabase
 from models.sqlite_journal import SqliteJournal
 from providers.base import Role, Turn
 from tests.chat.conftest import GENERATION, Core, open_core
+from tests.databases import fill_disk
 
 
 @contextmanager
@@ -32,11 +34,11 @@ def patched(constants: dict[str, float]) -> Iterator[None]:
             setattr(importlib.import_module(module), name, value)
 
 
-def open_worker(path: Path, options: dict[str, Any]) -> AbstractAsyncContextManager[Core]:
+def open_worker(address: Address, options: dict[str, Any]) -> AbstractAsyncContextManager[Core]:
     """A core; of the generation's limits, `coalesce` can be chosen."""
     limits = dict(options)
     generation = replace(GENERATION, coalesce=limits.pop("coalesce", GENERATION.coalesce))
-    return open_core(path, generation=generation, **limits)
+    return open_core(address, generation=generation, **limits)
 
 
 async def obey(core: Core, order: dict[str, Any], streams: set[asyncio.Task[None]]) -> object:
@@ -61,7 +63,10 @@ async def obey(core: Core, order: dict[str, Any], streams: set[asyncio.Task[None
 
 
 async def limit_pages(core: Core, full: bool) -> None:
-    """Let the disk be full, or not: a limit that each connection has for itself."""
+    """Let the disk be full, or not: for SQLite a limit that each connection has for itself."""
+    if isinstance(core.database, PostgresDatabase):
+        await fill_disk(core.database.address.dsn, full)
+        return
     pages = 1_000_000
     async with core.database.write() as session:
         connection = await session.connection()
@@ -73,12 +78,12 @@ async def limit_pages(core: Core, full: bool) -> None:
     await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))
 
 
-async def main(path: Path, constants: dict[str, float], options: dict[str, Any]) -> None:
+async def main(address: Address, constants: dict[str, float], options: dict[str, Any]) -> None:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     streams: set[asyncio.Task[None]] = set()
     with patched(constants):
-        async with open_worker(path, options) as core:
+        async with open_worker(address, options) as core:
             print(json.dumps({"ready": core.engine.keeper.worker}), flush=True)
             while line := await lines.readline():
                 try:
@@ -92,4 +97,4 @@ async def main(path: Path, constants: dict[str, float], options: dict[str, Any])
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
-    asyncio.run(main(Path(arguments["path"]), arguments["constants"], arguments["options"]))
+    asyncio.run(main(parse_address(arguments["url"]), arguments["constants"], arguments["options"]))

@@ -1,4 +1,4 @@
-"""The set-ups in which the log has to keep its promises. A new one (PostgreSQL, Redis) is one more `Setup`.
+"""The set-ups in which the log has to keep its promises. One with Redis is one more `Setup`.
 
 `reader` is the engine through which followers come; where the writer is differs. `look` reads what is stored through a
 connection that neither of them has.
@@ -8,12 +8,10 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,9 +20,11 @@ import pytest
 from chat.chats import StatelessChat
 from chat.codec import decode_event
 from chat.events import RunEvent
+from models.address import Address, PostgresAddress
 from models.run import Run
 from providers.base import Role, Turn
 from tests.chat.conftest import Core
+from tests.databases import look, url_of
 from tests.log.child import limit_pages, open_worker, patched
 from tests.server import ROOT
 
@@ -57,9 +57,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(path: Path, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Worker]:
+async def worker(address: Address, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Worker]:
     """A worker in a process of its own, stopped at the end of the block if it is still there."""
-    arguments = json.dumps({"path": str(path), "constants": constants or {}, "options": options})
+    arguments = json.dumps({"url": url_of(address), "constants": constants or {}, "options": options})
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -93,7 +93,7 @@ class Setup:
     """Followers come through `reader`; runs are written by `writer`, or by `reader` itself."""
 
     reader: Core
-    path: Path
+    address: Address
     writer: Worker | None = None
     user: str = ""
     _streams: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -137,11 +137,7 @@ class Setup:
 
     def look(self, sql: str, *values: object) -> list[Any]:
         """What a connection of its own finds at this moment."""
-        connection = sqlite3.connect(self.path)
-        try:
-            return connection.execute(sql, values).fetchall()
-        finally:
-            connection.close()
+        return look(self.address, sql, *values)
 
     def stored(self, run_id: str) -> list[RunEvent]:
         """The run's events, put together from segments and journal without the code under test."""
@@ -159,18 +155,16 @@ class Setup:
 
     def trim_what_is_in_segments(self, run_id: str) -> None:
         """Take the journal's rows away as early as it may ever happen."""
-        connection = sqlite3.connect(self.path, timeout=SECONDS, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        segments = connection.execute("SELECT first_seq, body FROM run_segment WHERE run_id = ?", (run_id,)).fetchall()
+        segments = self.look("SELECT first_seq, body FROM run_segment WHERE run_id = ?", run_id)
         safe = max((first + len(orjson.loads(body)) for first, body in segments), default=0)
-        for row, body in connection.execute("SELECT id, body FROM run_journal").fetchall():
+        for row, body in self.look("SELECT id, body FROM run_journal"):
             if all(first + len(events) <= safe for _, first, events in orjson.loads(body)):
-                connection.execute("DELETE FROM run_journal WHERE id = ?", (row,))
-        connection.execute("COMMIT")
-        connection.close()
+                self.look("DELETE FROM run_journal WHERE id = ?", row)
 
     def windows(self) -> int:
         """Transactions of the journal so far."""
+        if isinstance(self.address, PostgresAddress):
+            return int(self.look("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM run_journal_id_seq")[0][0])
         return int(self.look("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'run_journal'")[0][0])
 
     def leftovers(self, run_id: str) -> tuple[int, int]:
@@ -184,29 +178,31 @@ OpenSetup = Callable[..., AbstractAsyncContextManager[Setup]]
 
 
 @asynccontextmanager
-async def one_process(path: Path, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Setup]:
+async def one_process(
+    address: Address, constants: dict[str, float] | None = None, **options: Any
+) -> AsyncIterator[Setup]:
     with patched(constants or {}):
-        async with open_worker(path, options) as core:
-            yield Setup(core, path, user=await core.user())
+        async with open_worker(address, options) as core:
+            yield Setup(core, address, user=await core.user())
 
 
 @asynccontextmanager
 async def several_processes(
-    path: Path, constants: dict[str, float] | None = None, **options: Any
+    address: Address, constants: dict[str, float] | None = None, **options: Any
 ) -> AsyncIterator[Setup]:
-    async with worker(path, constants, **options) as child:
+    async with worker(address, constants, **options) as child:
         with patched(constants or {}):
-            async with open_worker(path, options) as core:
-                yield Setup(core, path, child, await core.user())
+            async with open_worker(address, options) as core:
+                yield Setup(core, address, child, await core.user())
 
 
-SETUPS = {"SQLite, one process": one_process, "SQLite, several processes": several_processes}
+SETUPS = {"one process": one_process, "several processes": several_processes}
 
 
 @pytest.fixture(params=SETUPS, ids=lambda name: name.replace(" ", "_"))
-def opened(request: pytest.FixtureRequest, path: Path) -> OpenSetup:
+def opened(request: pytest.FixtureRequest, address: Address) -> OpenSetup:
     """Opens the set-up on an empty database: `async with opened(keep=1) as setup`."""
-    return lambda *arguments, **options: SETUPS[request.param](path, *arguments, **options)
+    return lambda *arguments, **options: SETUPS[request.param](address, *arguments, **options)
 
 
 async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:

@@ -22,6 +22,8 @@ from models.run import Run, RunStatus
 from providers.base import Role
 from tests.log.conftest import OpenSetup, Setup, until
 
+pytestmark = pytest.mark.on_both
+
 LARGE = ConversationDraft(messages=[MessageDraft(Role.USER, "x" * 2_000)] * 50)
 """More than fits into what the trimmed journal leaves free."""
 SOON = {"chat.writer.SEGMENT_SECONDS": 0.1, "chat.writer.JOURNAL_SECONDS": 0.4, "chat.keeper.SWEEP_SECONDS": 0.2}

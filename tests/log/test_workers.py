@@ -2,21 +2,22 @@
 
 import asyncio
 import signal
-import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
+from contextlib import aclosing
 
 import pytest
 from sqlmodel import select
 
 from chat.events import RunEvent, RunFinished, RunQueued, RunTextDelta, text_of
+from models.address import Address
 from models.journal import newest_journal_row
 from models.run import Run, RunStatus
 from models.worker import database_now, fence_the_dead, register_worker, renew_lease
 from tests.chat.conftest import Core, open_core
+from tests.databases import locked, look
 from tests.log.conftest import SECONDS, several_processes, until
+
+pytestmark = pytest.mark.on_both
 
 LEASE = 2.0
 
@@ -31,23 +32,12 @@ def status_of(events: list[RunEvent]) -> RunStatus | None:
     return events[-1].status if events and isinstance(events[-1], RunFinished) else None
 
 
-@asynccontextmanager
-async def locked(path: Path) -> AsyncIterator[None]:
-    """Another process holds the file, for everybody."""
-    connection = sqlite3.connect(path, timeout=SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
-        yield
-    finally:
-        connection.close()
-
-
 class TestADeadWorker:
     @pytest.mark.parametrize("script", ["every=0.02,words=2000", "think=why,every=0.02,words=2000"])
-    async def test_is_noticed_within_a_lease_and_a_second(self, path: Path, script: str) -> None:
+    async def test_is_noticed_within_a_lease_and_a_second(self, address: Address, script: str) -> None:
         """Invariant 5: a follower of a run whose process was killed gets the rest and an honest end, and what it saw
         is exactly how the stored text begins. The text is never continued silently."""
-        async with several_processes(path, lease=LEASE) as setup:
+        async with several_processes(address, lease=LEASE) as setup:
             assert setup.writer is not None
             run = await setup.send(script)
             seen: list[RunEvent] = []
@@ -69,10 +59,10 @@ class TestADeadWorker:
                     later for later in seen if later.seq > event.seq
                 )
 
-    async def test_leaves_nothing_in_the_journal(self, path: Path) -> None:
+    async def test_leaves_nothing_in_the_journal(self, address: Address) -> None:
         """Its rows are nobody's, and nobody's cleaning would ever meet them."""
         soon = {"chat.keeper.SWEEP_SECONDS": 0.2}
-        async with several_processes(path, soon, lease=0.8, keep=0.3) as setup:
+        async with several_processes(address, soon, lease=0.8, keep=0.3) as setup:
             assert setup.writer is not None
             run, chat = await setup.send("every=0.01,words=2000"), await setup.chat("text=secret_of_mine,wait=30")
             await asyncio.sleep(0.5)
@@ -83,9 +73,9 @@ class TestADeadWorker:
             await until(lambda: setup.look("SELECT count(*) FROM run_segment") == [(0,)])
             assert text_of(await setup.events(run)).startswith("w0 w1 ")
 
-    async def test_s_runs_are_cancelled_if_that_was_wanted(self, path: Path) -> None:
+    async def test_s_runs_are_cancelled_if_that_was_wanted(self, address: Address) -> None:
         """A cancel is durable: the death of the worker that was to carry it out does not undo it."""
-        async with several_processes(path, lease=0.8, restart=True) as setup:
+        async with several_processes(address, lease=0.8, restart=True) as setup:
             assert setup.writer is not None
             run = await setup.send("wait=30")
             await until(lambda: setup.look("SELECT count(*) FROM run WHERE status = 'RUNNING'") == [(1,)])
@@ -95,10 +85,10 @@ class TestADeadWorker:
             await setup.writer.kill()
             assert (await cancelling).status == RunStatus.CANCELLED
 
-    async def test_s_runs_without_a_word_are_begun_again(self, path: Path) -> None:
+    async def test_s_runs_without_a_word_are_begun_again(self, address: Address) -> None:
         """Nothing was said that could be contradicted: whoever waits for the answer gets one, under the numbers that
         follow those it has seen."""
-        async with several_processes(path, lease=0.8, restart=True, per_process=1) as setup:
+        async with several_processes(address, lease=0.8, restart=True, per_process=1) as setup:
             assert setup.writer is not None
             first = await setup.send("wait=1.5,text=a")
             queued = await setup.send("text=b,text=c")
@@ -115,17 +105,17 @@ class TestADeadWorker:
             assert setup.look("SELECT content FROM message WHERE id = ?", queued.message_id) == [("bc",)]
             assert text_of(await setup.events(queued, 0)) == "bc"
 
-    async def test_s_runs_without_a_word_end_where_that_is_not_wanted(self, path: Path) -> None:
-        async with several_processes(path, lease=0.8) as setup:
+    async def test_s_runs_without_a_word_end_where_that_is_not_wanted(self, address: Address) -> None:
+        async with several_processes(address, lease=0.8) as setup:
             assert setup.writer is not None
             run = await setup.send("wait=30")
             await setup.writer.kill()
             events = await setup.events(run)
             assert (status_of(events), text_of(events)) == (RunStatus.INTERRUPTED, "")
 
-    async def test_with_many_runs_keeps_nobody_waiting(self, path: Path) -> None:
+    async def test_with_many_runs_keeps_nobody_waiting(self, address: Address) -> None:
         """More than are ended in one transaction."""
-        async with several_processes(path, lease=0.8, per_user=200, per_process=200) as setup:
+        async with several_processes(address, lease=0.8, per_user=200, per_process=200) as setup:
             assert setup.writer is not None
             runs = [await setup.send("every=1,words=100") for _ in range(70)]
             await until(lambda: setup.look("SELECT count(*) FROM run WHERE status = 'RUNNING'") == [(70,)])
@@ -138,10 +128,10 @@ class TestADeadWorker:
 
 
 class TestAWorkerTakenForDead:
-    async def test_writes_nothing_more_and_its_followers_get_the_other_s_end(self, path: Path) -> None:
+    async def test_writes_nothing_more_and_its_followers_get_the_other_s_end(self, address: Address) -> None:
         """Fencing: a process that stood still for longer than its lease finds its runs ended. One word more from it
         would stand behind the end that others have seen."""
-        async with several_processes(path, lease=1.0) as setup:
+        async with several_processes(address, lease=1.0) as setup:
             assert setup.writer is not None
             run = await setup.send("every=0.02,words=2000")
             seen: list[RunEvent] = []
@@ -162,9 +152,9 @@ class TestAWorkerTakenForDead:
             kept = [event for event in setup.stored(run.id) if not isinstance(event, RunFinished)]
             assert len(kept) == seen[-1].seq
 
-    async def test_hands_its_own_followers_over(self, path: Path) -> None:
+    async def test_hands_its_own_followers_over(self, address: Address) -> None:
         """They sit at the process that lost the run, and still get the truth: from the database."""
-        async with open_core(path, lease=3_000) as slow, open_core(path, lease=3_000) as other:
+        async with open_core(address, lease=3_000) as slow, open_core(address, lease=3_000) as other:
             user = await slow.user()
             run = await slow.send(user, "every=0.02,words=200")
             seen: list[RunEvent] = []
@@ -179,8 +169,8 @@ class TestAWorkerTakenForDead:
             assert seen[-1].seq == row
             assert slow.provider.active == 0, "an answer that nobody can get is not paid for"
 
-    async def test_twice_gets_a_third_name(self, path: Path) -> None:
-        async with open_core(path, lease=0.4) as slow, open_core(path, lease=3_000) as other:
+    async def test_twice_gets_a_third_name(self, address: Address) -> None:
+        async with open_core(address, lease=0.4) as slow, open_core(address, lease=3_000) as other:
             user, names = await slow.user(), set()
             for _ in range(2):
                 names.add(slow.engine.keeper.worker)
@@ -209,12 +199,12 @@ async def other_events(core: Core, user: str, run: Run) -> list[RunEvent]:
 
 
 class TestTheLease:
-    async def test_is_judged_by_the_database_s_clock(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_is_judged_by_the_database_s_clock(self, address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two machines seldom agree on the time. A worker whose own clock is an hour off neither dies nor kills."""
-        async with open_core(path, lease=0.8) as mine:
+        async with open_core(address, lease=0.8) as mine:
             real = time.time
             monkeypatch.setattr(time, "time", lambda: real() + 3_600)
-            async with open_core(path, lease=0.8) as theirs:
+            async with open_core(address, lease=0.8) as theirs:
                 user = await mine.user()
                 run = await mine.send(user, "text=a,wait=2,text=b")
                 seen = await other_events(theirs, user, run)
@@ -223,15 +213,15 @@ class TestTheLease:
                     now = (await session.exec(select(database_now()))).one()
                 assert abs(now / 1000 - real()) < 60
 
-    async def test_a_database_locked_for_everybody_is_no_death(self, path: Path) -> None:
+    async def test_a_database_locked_for_everybody_is_no_death(self, address: Address) -> None:
         """Nobody can renew while a backup holds the file: when it lets go, the first to look must not take all the
         others for dead, but wait one whole lease."""
-        async with several_processes(path, lease=LEASE) as setup:
+        async with several_processes(address, lease=LEASE) as setup:
             run = await setup.send("every=0.05,words=200")
             seen: list[RunEvent] = []
             following = asyncio.create_task(follow(setup.reader, setup.user, run, seen))
             await until(lambda: len(text_of(seen)) > 20)
-            async with locked(path):
+            async with locked(address):
                 await asyncio.sleep(5)
             await following
             assert status_of(seen) is RunStatus.COMPLETED
@@ -239,14 +229,14 @@ class TestTheLease:
             assert setup.writer is not None
             assert setup.look("SELECT id FROM worker WHERE id = ?", setup.writer.name) != []
 
-    async def test_one_that_dies_while_the_database_is_locked_is_found_afterwards(self, path: Path) -> None:
-        async with several_processes(path, lease=LEASE) as setup:
+    async def test_one_that_dies_while_the_database_is_locked_is_found_afterwards(self, address: Address) -> None:
+        async with several_processes(address, lease=LEASE) as setup:
             assert setup.writer is not None
             run = await setup.send("text=a,wait=30")
             seen: list[RunEvent] = []
             following = asyncio.create_task(follow(setup.reader, setup.user, run, seen))
             await until(lambda: text_of(seen) == "a")
-            async with locked(path):
+            async with locked(address):
                 await setup.writer.kill()
                 await asyncio.sleep(3)
             unlocked = time.monotonic()
@@ -254,9 +244,9 @@ class TestTheLease:
             assert LEASE * 0.5 < time.monotonic() - unlocked < 2 * LEASE + 1
             assert status_of(seen) is RunStatus.INTERRUPTED
 
-    async def test_rows_of_the_dead_stay_until_their_runs_are_ended(self, path: Path) -> None:
+    async def test_rows_of_the_dead_stay_until_their_runs_are_ended(self, address: Address) -> None:
         """The race: one worker fences a dead one off, and before it has read the dead one's rows a third cleans up."""
-        async with open_core(path, lease=3_000) as core:
+        async with open_core(address, lease=3_000) as core:
             user = await core.user()
             run = await core.send(user, "text=a,wait=30")
             await until(lambda: text_of(logged(core, run)) == "a")
@@ -272,18 +262,12 @@ class TestTheLease:
                 core.engine.keeper._swept_row = await newest_journal_row(session)
             await core.engine.keeper._sweep(time.monotonic())
             await core.engine.keeper.recover()
-            async with core.database.read() as session:
-                (content,) = (
-                    await (await session.connection()).exec_driver_sql(
-                        "SELECT content FROM message WHERE id = ?", (row.message_id,)
-                    )
-                ).one()
-            assert content == "a"
+            assert look(address, "SELECT content FROM message WHERE id = ?", row.message_id) == [("a",)]
 
 
-async def test_a_stop_by_signal_s_standards_keeps_the_text(path: Path) -> None:
+async def test_a_stop_by_signal_s_standards_keeps_the_text(address: Address) -> None:
     """The child's input ends: it drains, and what does not end in the grace is INTERRUPTED with its text."""
-    async with several_processes(path, lease=LEASE, shutdown_grace=0.2) as setup:
+    async with several_processes(address, lease=LEASE, shutdown_grace=0.2) as setup:
         assert setup.writer is not None
         run = await setup.send("every=0.02,words=2000")
         seen: list[RunEvent] = []
