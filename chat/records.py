@@ -12,6 +12,7 @@ from chat.changes import tell_run
 from chat.codec import encode_event
 from chat.events import RunFailure, RunFinished
 from chat.log import RunLog
+from chat.stats import count_run
 from chat.usage import usage_of
 from errors import ErrorCode, Unavailable
 from models.conversation import take_conversations, touch_conversation
@@ -19,7 +20,6 @@ from models.database import Database
 from models.journal import Packed, add_journal, add_segment, delete_segments, pack
 from models.message import Message, MessageStatus, finish_message
 from models.run import Run, RunStatus, finish_run, start_run
-from models.user import add_to_counters
 from providers.base import FinishReason
 
 logger = logging.getLogger(__name__)
@@ -132,8 +132,7 @@ async def end_run(session: AsyncSession, run: Run, text: Text) -> RunFinished | 
         )
     if run.conversation_id is not None:
         await touch_conversation(session, run.conversation_id)
-    if run.user_id is not None:
-        await add_to_counters(session, run.user_id, tokens=total_tokens(run))
+    await count_run(session, run)
     await tell_run(session, run)
     event = finished_event(run, run.last_seq)
     await add_journal(session, pack(run.id, event.seq, [encode_event(event)]))
@@ -147,10 +146,6 @@ def end_values(run: Run) -> dict[str, Any]:
         "usage_estimated cost_nanos attempts last_seq"
     )
     return {column: getattr(run, column) for column in columns.split()}
-
-
-def total_tokens(run: Run) -> int:
-    return (run.prompt_tokens or 0) + (run.completion_tokens or 0)
 
 
 def failure_of_run(run: Run) -> RunFailure | None:

@@ -17,7 +17,7 @@ from models.run import Run
 from providers.base import Turn, Usage
 from providers.catalog import Candidate
 from providers.figures import told_usage
-from providers.prices import Price
+from providers.prices import NANOS, Price
 
 REFUSALS = (
     ModelUnavailable,
@@ -28,6 +28,10 @@ REFUSALS = (
     ContentFiltered,
     ContextTooLong,
 )
+
+
+MOST_NANOS = 10**6 * NANOS
+"""A million dollars for one answer."""
 
 
 def refused(error: ProviderError) -> bool:
@@ -50,7 +54,11 @@ def believed(usage: Usage | None) -> Usage | None:
     if usage is None:
         return None
     figures = told_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-    return None if figures is None else replace(figures, estimated=usage.estimated, cost_nanos=usage.cost_nanos)
+    if figures is None:
+        return None
+    told = usage.cost_nanos
+    cost = told if type(told) is int and 0 <= told <= MOST_NANOS else None
+    return replace(figures, estimated=usage.estimated, cost_nanos=cost)
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:

@@ -21,19 +21,22 @@ from graphql import (
     VariableNode,
 )
 
+from chat.stats import MOST_DAYS
 from errors import QueryTooComplex
 from graph.paging import DEFAULT_SIZE, MAX_SIZE
 from graph.shape import MAX_INTROSPECTION_DEPTH, QueryLimits
+from graph.stats import DEFAULT_DAYS
 
 MAX_COST = 30_000
 """In plain fields of the answer, which take 13 to 20 µs each: half a second. 100 conversations with 20 messages fit."""
 COSTS = {
     **dict.fromkeys(("author", "usage", "run", "parent", "message", "conversation", "head", "activeRun", "members"), 8),
-    **dict.fromkeys(("messages", "siblings"), 60),
+    **dict.fromkeys(("messages", "siblings", "daily", "byModel"), 60),
 }
 """Of fields that are looked up, 0.1 ms each in batches, and of those that take a read of their own, 1 ms each."""
-LISTS = {"conversations": DEFAULT_SIZE, "messages": DEFAULT_SIZE, "siblings": 5}
-"""How many there are of what is below these fields, unless `first` or `last` says it."""
+LISTS = {"conversations": DEFAULT_SIZE, "messages": DEFAULT_SIZE, "siblings": 5, "daily": DEFAULT_DAYS, "byModel": 10}
+"""How many there are of what is below these fields, unless one of these arguments says it."""
+SIZES = {"first": MAX_SIZE, "last": MAX_SIZE, "ids": MAX_SIZE, "days": MOST_DAYS}
 
 
 class Weight(NamedTuple):
@@ -120,8 +123,8 @@ class _Scale:
         items = LISTS.get(field.name.value, 1)
         for argument in field.arguments or ():
             name = argument.name.value
-            if name in {"first", "last", "ids"} and (size := self._size(argument.value)) is not None:
-                items = min(max(size, 1), MAX_SIZE)
+            if name in SIZES and (size := self._size(argument.value)) is not None:
+                items = min(max(size, 1), SIZES[name])
         return items
 
     def _size(self, value: ValueNode | None) -> int | None:

@@ -1,9 +1,37 @@
 """The viewer's figures."""
 
+import datetime
+from typing import Annotated
+
 import strawberry
 
-from chat.stats import user_stats
+from chat.stats import MOST_DAYS, daily_stats, model_stats, user_stats
 from graph.context import Info
+from graph.types import dollars
+
+DEFAULT_DAYS = 30
+MOST = 2**31 - 1
+"""GraphQL's Int goes no further; a heavy user's tokens do. REST has them whole."""
+Days = Annotated[int | None, strawberry.argument(description=f"1 to {MOST_DAYS}; the last one is today.")]
+COST = "Of what has a known price; null when nothing has."
+
+
+@strawberry.type
+class DailyUsage:
+    date: datetime.date = strawberry.field(description="In UTC. A run counts on the day on which it was asked for.")
+    messages: int = strawberry.field(description="That asked for an answer, stored or not, whatever became of it.")
+    tokens: int
+    cost_usd: float | None = strawberry.field(description=COST)
+
+
+@strawberry.type
+class ModelUsage:
+    model: str
+    provider: str
+    runs: int
+    tokens: int
+    cost_usd: float | None = strawberry.field(description=COST)
+    median_time_to_first_token_ms: float | None = strawberry.field(description="From a histogram: off by at most 10%.")
 
 
 @strawberry.type
@@ -12,6 +40,33 @@ class Stats:
     total_messages: int = strawberry.field(description="On the active branches.")
     total_tokens: int = strawberry.field(description="Of every run that the viewer ever caused.")
     average_messages_per_conversation: float
+
+    @strawberry.field(description="Every day, also those without use; the oldest first.")
+    async def daily(self, info: Info, days: Days = DEFAULT_DAYS) -> list[DailyUsage]:
+        wanted = DEFAULT_DAYS if days is None else days
+        return [
+            DailyUsage(
+                date=each.day,
+                messages=each.messages,
+                tokens=min(each.tokens, MOST),
+                cost_usd=dollars(each.cost_nanos),
+            )
+            for each in await daily_stats(info.context.services.database, info.context.user_id, wanted)
+        ]
+
+    @strawberry.field(description="The most used first.")
+    async def by_model(self, info: Info) -> list[ModelUsage]:
+        return [
+            ModelUsage(
+                model=each.model,
+                provider=each.provider,
+                runs=each.runs,
+                tokens=min(each.tokens, MOST),
+                cost_usd=dollars(each.cost_nanos),
+                median_time_to_first_token_ms=each.median_first_token,
+            )
+            for each in await model_stats(info.context.services.database, info.context.user_id)
+        ]
 
 
 @strawberry.type
@@ -22,6 +77,6 @@ class StatsQuery:
         return Stats(
             total_conversations=stats.total_conversations,
             total_messages=stats.total_messages,
-            total_tokens=stats.total_tokens,
+            total_tokens=min(stats.total_tokens, MOST),
             average_messages_per_conversation=stats.average_messages_per_conversation,
         )

@@ -1,6 +1,6 @@
 """Column types that mean the same on every database."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Integer, String
@@ -48,3 +48,16 @@ class Millis(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         return None if value is None else from_millis(value)
+
+
+class Day(TypeDecorator[date]):
+    """A UTC date kept as days since the epoch: what milliseconds divided by a day's give, on every database."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: date | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else (value - EPOCH.date()).days
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> date | None:  # noqa: ARG002
+        return None if value is None else EPOCH.date() + timedelta(days=value)

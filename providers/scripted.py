@@ -141,7 +141,7 @@ class ScriptedProvider:
 
 
 def _price(dollars: str) -> Price | None:
-    said = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([0-9]{1,9}(?:\.[0-9]{1,9})?)", dollars)
+    said = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)/([0-9]{1,6}(?:\.[0-9]{1,9})?)", dollars)
     return None if said is None else flat_price(Decimal(said[1]), Decimal(said[2]))
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import shutil
 import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import date
 from pathlib import Path
 
 from hypothesis import settings
@@ -20,17 +23,21 @@ from sqlmodel import select
 
 from chat.chats import StatelessChat
 from chat.drafts import ConversationDraft, MessageDraft
+from chat.latency import bucket_of
 from chat.sending import Asking
 from chat.stats import user_stats
 from errors import ModelUnavailable
 from models.conversation import Conversation, list_conversations
+from models.journal import add_segment, pack
 from models.message import Message, MessageStatus, all_messages
 from models.migrate import migrate
-from models.run import Run
+from models.run import Run, RunStatus
+from models.usage import DailyUsage, ModelUsage, days_of, models_of
 from providers.base import Role, Turn
 from tests.chat.conftest import Core, open_core
 
 TEMPLATE = Path(tempfile.mkdtemp()) / "chat.db"
+PRICED = "scripted@2.5/10:"
 SCRIPTS = st.sampled_from(
     ["text=a,usage=3/4", "text=a,text=b", "fail=PROVIDER_ERROR", "text=a,cut", "think=a,usage=1/1", "wait=0.01,text=c"]
 )
@@ -103,10 +110,26 @@ class Counters(RuleBasedStateMachine):
         for run in self.open:
             self.runner.run(self.core.chats.cancel(self.user, run.id))
 
+    @rule(text=st.sampled_from(["", "half an answer"]))
+    def a_worker_dies(self, text: str) -> None:
+        """Its run is ended by whoever finds it."""
+
+        async def die() -> None:
+            run = Run(user_id=self.user, requested_model="m", model="lost", provider="p", worker="killed")
+            run.status, run.prompt_estimate = RunStatus.RUNNING, len(text)
+            async with self.core.database.write() as session:
+                session.add(run)
+                if text:
+                    await add_segment(session, pack(run.id, 0, [["t", text]]))
+            await self.core.engine.keeper.recover()
+            assert (await self.core.row(run.id)).status == RunStatus.INTERRUPTED
+
+        self.runner.run(die())
+
     @rule(script=SCRIPTS)
     def chat_without_a_conversation(self, script: str) -> None:
         async def chat() -> None:
-            asking = StatelessChat([Turn(Role.USER, "x")], model=f"scripted:{script}")
+            asking = StatelessChat([Turn(Role.USER, "x")], model=f"{PRICED}{script}")
             async for _ in self.core.chats.chat(self.user, asking):
                 pass
 
@@ -135,7 +158,7 @@ class Counters(RuleBasedStateMachine):
         self.runner.run(self._recount())
 
     async def _recount(self) -> None:
-        """In one reading transaction: runs that end meanwhile change neither numbers nor shapes, but tokens."""
+        """In one reading transaction: runs that end meanwhile are in none of the sums, or in all."""
         async with self.core.database.read() as session:
             rows = await list_conversations(session, self.user)
             counted = 0
@@ -143,10 +166,35 @@ class Counters(RuleBasedStateMachine):
                 counted += row.message_count
                 _check_tree(row, list(await all_messages(session, row.id)))
             runs = (await session.exec(select(Run).where(Run.user_id == self.user))).all()
+            days = await days_of(session, self.user, date.min, date.max)
+            _check_usage([run for run in runs if not run.active], days, await models_of(session, self.user))
         stats = await user_stats(self.core.database, self.user)
         assert (stats.total_conversations, stats.total_messages) == (len(rows), counted)
         if not any(run.active for run in runs):
             assert stats.total_tokens == sum((run.prompt_tokens or 0) + (run.completion_tokens or 0) for run in runs)
+
+
+def _check_usage(ended: list[Run], days: Sequence[DailyUsage], models: Sequence[ModelUsage]) -> None:
+    by_day, by_model = defaultdict(list), defaultdict(list)
+    for run in ended:
+        by_day[run.created_at.date()].append(run)
+        by_model[run.model, run.provider, bucket_of(run.time_to_first_token_ms)].append(run)
+    assert {row.day: (row.messages, *_sums(row)) for row in days} == {
+        day: _recounted(runs) for day, runs in by_day.items()
+    }
+    assert {(row.model, row.provider, row.bucket): (row.runs, *_sums(row)) for row in models} == {
+        key: _recounted(runs) for key, runs in by_model.items()
+    }
+
+
+def _sums(row: DailyUsage | ModelUsage) -> tuple[int, int, int]:
+    return row.tokens, row.cost_nanos, row.unpriced
+
+
+def _recounted(runs: list[Run]) -> tuple[int, int, int, int]:
+    tokens = sum((run.prompt_tokens or 0) + (run.completion_tokens or 0) for run in runs)
+    unpriced = sum(run.prompt_tokens is not None and run.cost_nanos is None for run in runs)
+    return len(runs), tokens, sum(run.cost_nanos or 0 for run in runs), unpriced
 
 
 def _check_tree(conversation: Conversation, rows: list[Message]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from models.run import Run, RunStatus
 from models.sqlite_journal import SqliteJournal
 from models.user import user_by_id
 from models.worker import renew_lease
-from providers.base import Role, Usage, UsageChunk
+from providers.base import ModelInfo, Role
+from providers.prices import flat_price
 from tests.chat.conftest import SECONDS, Core, OddProvider, open_core, until
 
 BUSY = 0.5
@@ -164,7 +166,12 @@ class TestTheEnd:
             assert (answer.content, answer.status) == (LONG_TEXT, "COMPLETE")
 
     async def test_with_figures_that_no_database_takes_keeps_the_text(self, path: Path) -> None:
-        async with open_core(path, providers=[OddProvider("a", UsageChunk(Usage(2**70, 1)))]) as core:
+        class Dear(OddProvider):
+            def find(self, model: str) -> ModelInfo | None:
+                price = flat_price(Decimal(10**30), Decimal(0))
+                return ModelInfo("odd", self.name, None, price=price) if model == "odd" else None
+
+        async with open_core(path, providers=[Dear("a")]) as core:
             user = await core.user()
             conversation = await core.conversation(user, "odd")
             run = await core.ask(user, conversation, "odd")

@@ -2,7 +2,7 @@
 
 import asyncio
 from decimal import Decimal
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,12 +10,14 @@ from chat.codec import decode_event, encode_event
 from chat.events import RunEvent, RunFinished, RunTextDelta
 from chat.prompt import estimate_tokens
 from chat.usage import priced, usage_of
+from models.address import Address
 from models.run import Run, RunStatus
 from models.worker import renew_lease
 from providers.base import ModelInfo, Usage, UsageChunk
 from providers.prices import FREE, NANOS, flat_price
 from tests.chat.conftest import Core, OddProvider, open_core, until
 
+pytestmark = pytest.mark.on_both
 PRICED = "scripted@2/8"
 
 
@@ -44,14 +46,28 @@ class TestTheCost:
         end, row = await play(core, "scripted:text=a,usage=1000/500")
         assert end.usage == usage_of(row) == Usage(1000, 500, cost_nanos=None)
 
-    async def test_takes_cached_tokens_for_what_they_cost(self, path: Path) -> None:
-        async with open_core(path, providers=[Cached("a", UsageChunk(Usage(1000, 500, 600)))]) as core:
+    async def test_takes_cached_tokens_for_what_they_cost(self, address: Address) -> None:
+        async with open_core(address, providers=[Cached("a", UsageChunk(Usage(1000, 500, 600)))]) as core:
             end, row = await play(core, "odd")
             assert end.usage == usage_of(row) == Usage(1000, 500, 600, cost_nanos=800_000 + 300_000 + 4_000_000)
 
-    async def test_is_the_provider_s_own_if_it_tells_one(self, path: Path) -> None:
-        async with open_core(path, providers=[Cached("a", UsageChunk(Usage(1000, 500, cost_nanos=7)))]) as core:
+    async def test_is_the_provider_s_own_if_it_tells_one(self, address: Address) -> None:
+        async with open_core(address, providers=[Cached("a", UsageChunk(Usage(1000, 500, cost_nanos=7)))]) as core:
             assert (await play(core, "odd"))[0].usage == Usage(1000, 500, cost_nanos=7)
+
+    @pytest.mark.parametrize("told", [-1, 10**16, 2**70, True, "7", 0.5])
+    async def test_that_cannot_be_is_not_believed(self, address: Address, told: Any) -> None:
+        async with open_core(address, providers=[Cached("a", UsageChunk(Usage(1000, 500, cost_nanos=told)))]) as core:
+            assert (await play(core, "odd"))[0].usage == Usage(1000, 500, cost_nanos=6_000_000)
+
+    @pytest.mark.parametrize("prompt", [-1, 10**9 + 1, 2**70, True, "7", 0.5, None])
+    async def test_of_figures_that_cannot_be_is_estimated(self, address: Address, prompt: Any) -> None:
+        async with open_core(address, providers=[Cached("a", UsageChunk(Usage(prompt, 500)))]) as core:
+            end, row = await play(core, "odd")
+            assert end.usage == usage_of(row)
+            assert end.usage is not None
+            assert end.usage.estimated
+            assert 0 < (end.usage.cost_nanos or 0) < 1_000_000
 
     @pytest.mark.parametrize("end", ["fail=PROVIDER_ERROR", "cut"])
     async def test_of_a_failed_answer_is_that_of_what_came(self, core: Core, end: str) -> None:
@@ -89,17 +105,17 @@ class TestTheCost:
         assert end.usage.prompt_tokens > 0
         assert end.usage.completion_tokens == 0
 
-    async def test_is_that_of_who_answered(self, path: Path) -> None:
-        async with open_core(path, fallback=["scripted@1/1:text=a,usage=100/10"]) as core:
+    async def test_is_that_of_who_answered(self, address: Address) -> None:
+        async with open_core(address, fallback=["scripted@1/1:text=a,usage=100/10"]) as core:
             end, row = await play(core, "scripted@500/500:fail=PROVIDER_TIMEOUT")
             assert row.model == "scripted@1/1:text=a,usage=100/10"
             assert end.usage == Usage(100, 10, cost_nanos=110_000)
 
 
 class TestADeadProcess:
-    async def test_leaves_an_estimate_of_prompt_and_text(self, path: Path) -> None:
+    async def test_leaves_an_estimate_of_prompt_and_text(self, address: Address) -> None:
         """Ended by another process, which has neither the provider's figures nor the prompt."""
-        async with open_core(path, lease=3_000) as core, open_core(path, lease=3_000) as dead:
+        async with open_core(address, lease=3_000) as core, open_core(address, lease=3_000) as dead:
             user = await core.user()
             run = await dead.ask(user, await core.conversation(user), f"{PRICED}:text=abcdef,wait=30")
             log = dead.engine.log_of(run.id)
@@ -121,10 +137,10 @@ class TestADeadProcess:
             assert isinstance(end, RunFinished)
             assert end.usage == usage
 
-    async def test_is_paid_at_the_price_of_who_answered(self, path: Path) -> None:
+    async def test_is_paid_at_the_price_of_who_answered(self, address: Address) -> None:
         """Which the row of a run that is under way does not tell, but its log."""
         cheap = "scripted@1/1:text=abc,wait=30"
-        async with open_core(path, lease=3_000) as core, open_core(path, lease=3_000, fallback=[cheap]) as dead:
+        async with open_core(address, lease=3_000) as core, open_core(address, lease=3_000, fallback=[cheap]) as dead:
             user = await core.user()
             run = await dead.ask(user, await core.conversation(user), "scripted@500/500:fail=PROVIDER_TIMEOUT")
             log = dead.engine.log_of(run.id)
