@@ -24,7 +24,7 @@ async def hold(session: AsyncSession, *names: str, shared: bool = False) -> None
     """Until this transaction ends nobody else holds these names; `shared`: but for others who share."""
     if names and _is_postgres(session):
         # In order, so that two who hold several do not wait for each other.
-        keys = sorted({_key(name) for name in names})
+        keys = sorted({key_of(name) for name in names})
         await (await session.connection()).execute(SHARED if shared else EXCLUSIVE, {"keys": keys})
 
 
@@ -39,5 +39,6 @@ def _is_postgres(session: AsyncSession) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
 
-def _key(name: str) -> int:
+def key_of(name: str) -> int:
+    """The number under which PostgreSQL knows this name."""
     return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True)
