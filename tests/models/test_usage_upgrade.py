@@ -16,7 +16,7 @@ from models.migrate import migrate
 from models.opening import open_database
 from models.run import Run
 from models.usage import MOST_MODELS
-from tests.models.conftest import add_user as new_user
+from tests.conftest import add_user as new_user
 from tests.models.test_migrate import alembic, on
 
 pytestmark = pytest.mark.on_both
