@@ -186,6 +186,11 @@ async def follow(studio: Studio, user: str, seen: list[Happening], after: str | 
             seen.append(event)
 
 
+def change_of(happening: Happening) -> int:
+    assert isinstance(happening.what, Change)
+    return happening.what.id or 0
+
+
 async def test_a_follower_of_many_writers_misses_nothing(pair: Pair, address: Address) -> None:
     """And one who comes back at any cursor gets exactly the rest."""
     user = await pair[0].user()
@@ -205,8 +210,7 @@ async def test_a_follower_of_many_writers_misses_nothing(pair: Pair, address: Ad
     async with asyncio.timeout(SECONDS):
         while len(seen) < len(rows):
             await asyncio.sleep(0.05)
-    told = [event.what.id for event in seen if isinstance(event.what, Change)]
-    assert told == [row[0] for row in rows]
+    assert [change_of(event) for event in seen] == [row[0] for row in rows]
     following.cancel()
     again: list[Happening] = []
     following = asyncio.create_task(follow(pair[1], user, again, seen[50].cursor))
@@ -245,8 +249,7 @@ class TestAnOpenTransaction:
             async with asyncio.timeout(SECONDS):
                 while not seen[quick]:
                     await asyncio.sleep(0.02)
-            assert isinstance(seen[quick][0].what, Change)
-            assert (seen[quick][0].what.id or 0) > first, "the other audience is told at once, under a larger id"
+            assert change_of(seen[quick][0]) > first, "the other audience is told at once, under a larger id"
             mine = asyncio.create_task(studio.feed.now(slow))
             other = await studio.feed.now(quick)
             await asyncio.sleep(0.3)
@@ -258,8 +261,7 @@ class TestAnOpenTransaction:
             async with asyncio.timeout(SECONDS):
                 while not seen[slow]:
                     await asyncio.sleep(0.02)
-            assert isinstance(seen[slow][0].what, Change)
-            assert seen[slow][0].what.id == first
+            assert change_of(seen[slow][0]) == first
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
