@@ -115,11 +115,13 @@ async def _chunks(
             if reader.finished:
                 break
             raise
-        lines = reader.lines.feed(b"\n" if data is None else data)
-        chunks = [chunk for line in lines for chunk in reader.read(line)]
-        for chunk in chunks:
-            yield chunk
-        if chunks or reader.done:
+        came = False
+        for line in reader.lines.feed(b"\n" if data is None else data):
+            # One by one: what came before an error, even in the same packet, was said.
+            for chunk in reader.read(line):
+                came = True
+                yield chunk
+        if came or reader.done:
             deadline = now() + (patience.between if not reader.finished else DRAIN if reader.done else USAGE_WAIT)
         if reader.done and not reader.finished:
             break

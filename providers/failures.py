@@ -100,9 +100,10 @@ _TABLE: Mapping[type[Exception], Translate] = {
 _ANY = re.compile("")
 _TOO_LONG = re.compile(
     r"exceed_context_size|context_length_exceeded|context (size|length|window)|maximum context|too many tokens"
-    r"|prompt is too long|input token count",
+    r"|prompt is too long|exceed context limit|request_too_large|input token count",
     re.I,
 )
+_BAD_KEY = re.compile(r"api_key_invalid|api key (not valid|not found|expired)", re.I)
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|prohibited_content", re.I)
 _UNPAID = re.compile(r"insufficient_quota|insufficient balance|credit.balance|billing|spend.limit", re.I)
 _UNKNOWN = re.compile(r"model", re.I)
@@ -115,6 +116,7 @@ _REFUSALS: tuple[tuple[range | tuple[int, ...], re.Pattern[str], type[ProviderEr
     ((402,), _ANY, ProviderUnpaid),
     ((400, 403, 429), _UNPAID, ProviderUnpaid),
     ((401, 403), _ANY, ProviderAuth),
+    ((400,), _BAD_KEY, ProviderAuth),
     ((429,), _ANY, ProviderRateLimited),
     ((400, 413, 422, 500), _TOO_LONG, ContextTooLong),
     ((400, 422), _FILTERED, ContentFiltered),

@@ -18,6 +18,13 @@ def told_usage(prompt: object, completion: object, cached: object = None, reason
     return Usage(prompt, completion, _part(cached, prompt), _part(reasoning, completion))
 
 
+def total(*figures: object) -> int | None:
+    """The sum of what a provider counts apart; None among others is nothing, and what is no count makes no sum."""
+    told = [figure for figure in figures if figure is not None]
+    counts = [figure for figure in told if _is_count(figure)]
+    return sum(counts) if told and len(counts) == len(told) else None
+
+
 def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MOST_TOKENS
 

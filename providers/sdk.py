@@ -1,10 +1,23 @@
 """What the adapters on the vendors' SDKs share: an HTTP client that they can be given."""
 
+import asyncio
+import importlib
+import logging
+from types import ModuleType
 from typing import Any
 
 import httpx2
 
 MAX_ERROR_BODY = 1 << 16  # bytes
+
+
+async def imported(name: str) -> ModuleType:
+    """An SDK, imported in a thread, since that takes most of a second or more; and kept from logging whole prompts, as
+    some do for DEBUG."""
+    sdk = await asyncio.to_thread(importlib.import_module, name)
+    logger = logging.getLogger(name)
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    return sdk
 
 
 class BoundedErrors(httpx2.AsyncClient):
