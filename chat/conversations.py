@@ -22,6 +22,7 @@ from chat.drafts import (
 from chat.engine import Engine
 from chat.inputs import InputLimits, clean_filter, clean_id, clean_model
 from errors import BadUserInput, Conflict, NotFound
+from models.branch import BranchRow, add_branch_rows, branch_rows, move_branch_rows, place_of
 from models.change import ChangeKind
 from models.columns import utc_now
 from models.conversation import (
@@ -35,7 +36,7 @@ from models.conversation import (
 from models.database import Database
 from models.locks import hold
 from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
-from models.message import Message, active_branch, all_messages, delete_messages, message_in
+from models.message import Message, active_branch, delete_messages, message_in
 from models.run import active_run, detach_runs
 from models.user import add_to_counters, user_by_id
 from providers.catalog import Catalog
@@ -105,7 +106,7 @@ class Conversations:
             owned_rows = await list_conversations(session, user_id, only=only, span=span)
             return span.merge(owned_rows, await shared_conversations(session, user_id, only=only, span=span))
 
-    async def create(self, user_id: str, draft: ConversationDraft) -> tuple[Conversation, Sequence[Message]]:
+    async def create(self, user_id: str, draft: ConversationDraft) -> tuple[Conversation, Sequence[BranchRow]]:
         """Store a new conversation, messages included. The same draft under the same id again returns the stored one.
 
         Raises:
@@ -118,7 +119,7 @@ class Conversations:
             # One after the other: two of the same id are one, and their number has a bound.
             await hold(session, f"conversations of {user_id}")
             if key is not None and (stored := await conversation_of(session, user_id, key)) is not None:
-                messages = await active_branch(session, stored.id)
+                messages = await branch_rows(session, stored.id, active=True)
                 if same_as_stored(draft, stored, messages, self._default_model()):
                     return stored, messages
                 raise Conflict(f"You have another conversation with the id {key!r}", field="id")
@@ -133,10 +134,10 @@ class Conversations:
                 created_at=draft.created_at or now,
                 updated_at=draft.updated_at or draft.created_at or now,
             )
-            branch = lay_branch(conversation, draft.messages, {}, user_id)
+            branch = await lay_branch(conversation, draft.messages, {}, user_id)
             session.add(conversation)
             await session.flush()
-            session.add_all(branch)
+            await add_branch_rows(session, branch)
             await add_to_counters(session, user_id, conversations=1, messages=len(branch))
             await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id)
         return conversation, branch
@@ -157,7 +158,7 @@ class Conversations:
         expected_version: int | None = None,
         *,
         owned_only: bool = False,
-    ) -> tuple[Conversation, Sequence[Message]]:
+    ) -> tuple[Conversation, Sequence[BranchRow]]:
         """Make the conversation what the draft says, messages included, as one branch.
 
         A message whose id, role and content are unchanged keeps its identity, run and usage; all others go, with
@@ -171,26 +172,27 @@ class Conversations:
         """
         check_draft(draft, self._limits)
         async with self._stopped(user_id, key, expected_version, owned_only) as (session, conversation):
-            rows = await all_messages(session, conversation.id)
+            rows = await branch_rows(session, conversation.id)
             known = {row.id: row for row in rows} | {row.external_id: row for row in rows if row.external_id}
-            before, before_ids = conversation.message_count, {row.id for row in rows}
-            branch = lay_branch(conversation, draft.messages, known, user_id)
+            before, places = conversation.message_count, {row.id: place_of(row) for row in rows}
+            branch = await lay_branch(conversation, draft.messages, known, user_id)
             kept = {row.id for row in branch}
-            gone = [row for row in rows if row.id not in kept]
-            for row in gone:
-                session.expunge(row)
-            await delete_messages(session, conversation.id, [row.id for row in gone])
+            gone = [row.id for row in rows if row.id not in kept]
+            added = [row for row in branch if row.id not in places]
+            await delete_messages(session, conversation.id, gone)
+            await add_branch_rows(session, added)
+            await move_branch_rows(
+                session, [row for row in branch if places.get(row.id, place_of(row)) != place_of(row)]
+            )
             conversation.title = draft.title or DEFAULT_TITLE
             conversation.model = draft.model or conversation.model
             conversation.system_prompt = draft.system_prompt
             conversation.created_at = draft.created_at or conversation.created_at
             conversation.updated_at = draft.updated_at or utc_now()
             conversation.version += 1
-            session.add_all(branch)
             await add_to_counters(session, user_id, messages=len(branch) - before)
-            await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, [row.id for row in gone])
-            added = [row.id for row in branch if row.id not in before_ids]
-            await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, added)
+            await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, gone)
+            await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, [row.id for row in added])
             await tell_changed(session, conversation)
         return conversation, branch
 

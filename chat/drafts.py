@@ -1,15 +1,17 @@
 """What clients send to be stored, checked: conversations and their messages, before they are rows."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from chat.inputs import InputLimits, clean, clean_id, clean_model
 from errors import BadUserInput
+from models.branch import PORTION, BranchRow
 from models.columns import to_millis, utc_now
 from models.conversation import Conversation
-from models.message import Message
+from models.ids import new_id
 from providers.base import Role
 
 DEFAULT_TITLE = "新对话"
@@ -67,7 +69,7 @@ def check_system_prompt(prompt: str | None, limits: InputLimits) -> None:
         clean(prompt, "systemPrompt", limits.system_prompt)
 
 
-def same_as_stored(draft: ConversationDraft, stored: Conversation, messages: Sequence[Message], model: str) -> bool:
+def same_as_stored(draft: ConversationDraft, stored: Conversation, messages: Sequence[BranchRow], model: str) -> bool:
     """Whether creating the draft again would change nothing: a client's retry, not a second conversation."""
     times = ((draft.created_at, stored.created_at), (draft.updated_at, stored.updated_at))
     return (
@@ -80,7 +82,7 @@ def same_as_stored(draft: ConversationDraft, stored: Conversation, messages: Seq
     )
 
 
-def _same_message(draft: MessageDraft, stored: Message) -> bool:
+def _same_message(draft: MessageDraft, stored: BranchRow) -> bool:
     key = clean_id(draft.external_id, "id")
     return (
         draft.role == stored.role
@@ -90,18 +92,20 @@ def _same_message(draft: MessageDraft, stored: Message) -> bool:
     )
 
 
-def lay_branch(
-    conversation: Conversation, drafts: Sequence[MessageDraft], known: dict[str, Message], author_id: str
-) -> list[Message]:
+async def lay_branch(
+    conversation: Conversation, drafts: Sequence[MessageDraft], known: Mapping[str, BranchRow], author_id: str
+) -> list[BranchRow]:
     """The drafts as one branch of rows, root first. A known message whose role and content are unchanged keeps its row,
-    and with it its identity, run and usage.
+    and with it its identity, run and usage. Many take several turns of the event loop.
 
     Raises:
         BadUserInput: a message stands twice, under our id and the client's.
     """
-    branch: list[Message] = []
+    branch: list[BranchRow] = []
     used: set[str] = set()
     for depth, draft in enumerate(drafts):
+        if depth % PORTION == PORTION - 1:
+            await asyncio.sleep(0)
         key = clean_id(draft.external_id, "id")
         row = known.get(key) if key is not None else None
         if row is not None and row.id in used:
@@ -109,10 +113,13 @@ def lay_branch(
         if row is not None:
             used.add(row.id)
         if row is None or row.content != draft.content or row.role != draft.role:
-            row = Message(
+            row = BranchRow(
+                id=new_id("msg"),
                 conversation_id=conversation.id,
                 external_id=key,
+                parent_id=None,
                 depth=depth,
+                active=True,
                 role=draft.role,
                 content=draft.content,
                 created_at=draft.created_at or utc_now(),

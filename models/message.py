@@ -133,12 +133,6 @@ async def messages_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -
     return {message.id: message for message in await session.exec(query)}
 
 
-async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[Message]:
-    """Every message of the tree, by depth."""
-    query = select(Message).where(Message.conversation_id == conversation_id)
-    return (await session.exec(query.order_by(col(Message.depth), col(Message.id)))).all()
-
-
 async def siblings_of(session: AsyncSession, messages: Sequence[Message]) -> dict[str, list[Message]]:
     """For each of these messages those with the same parent, itself included, the oldest first; by one statement."""
     parents = {message.parent_id for message in messages if message.parent_id is not None}

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Select, func, literal, select, tuple_, type_c
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.branch import BranchRow
 from models.columns import Millis, to_millis
 from models.conversation import Conversation, Position
 from models.message import Message
@@ -51,7 +52,7 @@ class Wanted(NamedTuple):
     older_than: Position | None = None
 
 
-def whole_of(conversation: Conversation, messages: Iterable[Message]) -> Whole:
+def whole_of(conversation: Conversation, messages: Iterable[BranchRow]) -> Whole:
     """The same of rows that are at hand."""
     row = conversation
     times = to_millis(row.created_at), to_millis(row.updated_at)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.address import Address
 from models.database import Database
 from models.ids import new_id
+from models.message import Message
 from models.migrate import migrate
 from models.opening import open_database
 from models.user import User
@@ -89,6 +92,12 @@ async def add_user(database: Database) -> str:
     async with database.write() as session:
         session.add(user)
     return name
+
+
+async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[Message]:
+    """Every message of a conversation's tree, by depth."""
+    query = select(Message).where(Message.conversation_id == conversation_id)
+    return (await session.exec(query.order_by(col(Message.depth), col(Message.id)))).all()
 
 
 @dataclass(frozen=True)

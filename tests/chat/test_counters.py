@@ -29,12 +29,13 @@ from chat.stats import user_stats
 from errors import ModelUnavailable
 from models.conversation import Conversation, list_conversations
 from models.journal import add_segment, pack
-from models.message import Message, MessageStatus, all_messages
+from models.message import Message, MessageStatus
 from models.migrate import migrate
 from models.run import Run, RunStatus
 from models.usage import DailyUsage, ModelUsage, days_of, models_of
 from providers.base import Role, Turn
 from tests.chat.conftest import Core, open_core
+from tests.conftest import all_messages
 
 TEMPLATE = Path(tempfile.mkdtemp()) / "chat.db"
 PRICED = "scripted@2.5/10:"

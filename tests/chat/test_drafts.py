@@ -1,12 +1,13 @@
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from chat.drafts import ConversationDraft, MessageDraft, check_draft, lay_branch, same_as_stored
 from errors import BadUserInput
+from models.branch import BranchRow
 from models.columns import EPOCH
 from models.conversation import Conversation
-from models.message import Message
 from providers.base import Role
 from tests.chat.conftest import INPUTS
 
@@ -21,9 +22,9 @@ def blank() -> Conversation:
     return Conversation(owner_id="user_1", title="t", model="m")
 
 
-def laid(conversation: Conversation, *drafts: MessageDraft, known: list[Message] | None = None) -> list[Message]:
+def laid(conversation: Conversation, *drafts: MessageDraft, known: list[BranchRow] | None = None) -> list[BranchRow]:
     rows = {row.id: row for row in known or []} | {row.external_id: row for row in known or [] if row.external_id}
-    return lay_branch(conversation, drafts, rows, "user_1")
+    return asyncio.run(lay_branch(conversation, drafts, rows, "user_1"))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +80,10 @@ def test_an_empty_branch_has_no_head() -> None:
 def test_an_unchanged_message_keeps_its_row(by: str) -> None:
     conversation = blank()
     (row,) = laid(conversation, said("a", "mine"))
-    row.run_id = "run_1"
     key = getattr(row, by)
     first, second = laid(conversation, said("new"), said("a", key), known=[row])
     assert second is row
-    assert (row.run_id, row.depth, row.parent_id) == ("run_1", 1, first.id)
+    assert (row.depth, row.parent_id) == (1, first.id)
 
 
 @pytest.mark.parametrize("change", [said("b", "mine"), said("a", "mine", Role.ASSISTANT)])
@@ -104,7 +104,7 @@ def test_one_message_under_both_its_ids_stands_twice(texts: tuple[str, str]) -> 
         assert caught.value.field == "messages.id"
 
 
-def stored(draft: ConversationDraft) -> tuple[Conversation, list[Message]]:
+def stored(draft: ConversationDraft) -> tuple[Conversation, list[BranchRow]]:
     conversation = Conversation(
         owner_id="user_1",
         external_id=draft.external_id,

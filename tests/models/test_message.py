@@ -10,13 +10,12 @@ from models.database import Database
 from models.message import (
     Message,
     active_branch,
-    all_messages,
     delete_messages,
     finish_message,
     messages_of,
     siblings_of,
 )
-from tests.conftest import add_user
+from tests.conftest import add_user, all_messages
 
 pytestmark = pytest.mark.on_both
 

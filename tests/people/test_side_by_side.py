@@ -19,9 +19,9 @@ from models.address import Address, PostgresAddress
 from models.change import Change, ChangeKind, add_changes
 from models.locks import key_of
 from models.member import MemberRole, members_of
-from models.message import all_messages
 from models.run import Run
 from tests.chat.conftest import SECONDS
+from tests.conftest import all_messages
 from tests.databases import Postgres, look
 from tests.people.conftest import Studio, open_studio
 

@@ -27,10 +27,11 @@ from chat.conversations import ConversationChanges
 from chat.drafts import ConversationDraft, MessageDraft
 from chat.sending import Asking
 from chat.stats import user_stats
-from models.message import Message, all_messages, siblings_of
+from models.message import Message, siblings_of
 from models.run import Run
 from models.user import User
 from providers.base import Role
+from tests.conftest import all_messages
 from tests.people.conftest import Studio, open_studio
 
 T = TypeVar("T")
