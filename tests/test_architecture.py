@@ -123,7 +123,7 @@ def test_imports_point_one_way(capsys: pytest.CaptureFixture[str], monkeypatch: 
     """A cycle cannot be understood a piece at a time; what a layer may use is written in pyproject.toml."""
     monkeypatch.chdir(ROOT)
     # It would switch off every logger there is, for the tests that follow too.
-    monkeypatch.setattr("importlinter.cli._configure_logging", lambda verbose: None)
+    monkeypatch.setattr("importlinter.cli._configure_logging", lambda *_: None)
     assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0, capsys.readouterr().out
 
 
