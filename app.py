@@ -36,15 +36,10 @@ from chat.typing import Typing
 from errors import StartError
 from graph.pages import OwnOriginOnly
 from graph.shape import QueryLimits
+from model_providers import open_catalog
 from models.migrate import migrate
 from models.opening import open_database
 from models.postgres import PoolLimits
-from providers.base import Provider
-from providers.catalog import Catalog
-from providers.local import LocalProvider
-from providers.scripted import ScriptedProvider
-from providers.supervisor import EmbeddedModel
-from providers.weights import CATALOGUE
 from rest.limits import BodyLimit
 from serve import (
     OneLineStart,
@@ -64,32 +59,10 @@ from settings import ROOT, Settings, load_settings
 logger = logging.getLogger(__name__)
 
 VERSION = "2.0.0"
-EMBEDDED = "smollm2-135m-instruct"
 HANGING_SECONDS = 20
 """A worker that says nothing for so long is replaced. Starting takes seconds where many start at once."""
 MAX_FRAME_FACTOR = 16
 """The server's frame limit over ours: what is between the two is answered by an error, what is beyond closes 1009."""
-
-
-async def _providers(settings: Settings, stack: AsyncExitStack) -> list[Provider]:
-    providers: list[Provider] = []
-    if settings.embedded_model:
-        embedded = EmbeddedModel(
-            CATALOGUE[EMBEDDED],
-            data_dir=settings.data_dir.resolve(),
-            models_dir=(settings.models_dir or settings.data_dir / "models").resolve(),
-            slots=settings.embedded_slots,
-            context=settings.embedded_context,
-            fetch=settings.embedded_fetch,
-        )
-        await embedded.start()
-        stack.push_async_callback(embedded.aclose)
-        providers.append(LocalProvider(embedded))
-    if settings.scripted_model:
-        providers.append(ScriptedProvider())
-    for provider in providers:
-        stack.push_async_callback(provider.aclose)
-    return providers
 
 
 def _engine_limits(settings: Settings) -> EngineLimits:
@@ -199,7 +172,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
         passwords = Passwords()
         stack.callback(passwords.close)
-        catalog = Catalog(await _providers(settings, stack), settings.fallback)
+        catalog = await open_catalog(settings, stack)
         engine = Engine(database, _engine_limits(settings))
         stack.push_async_callback(engine.aclose)
         inputs, web = _input_limits(settings), _web_limits(settings)

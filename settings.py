@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from errors import StartError
 from models.address import Address, PostgresAddress, parse_address
+from providers.servers import base_url
 
 ROOT = Path(__file__).resolve().parent
 
@@ -36,6 +38,10 @@ def _split(value: object) -> object:
 
 def _unset_if_blank(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _address(value: str | None) -> str | None:
+    return None if value is None else base_url(value)
 
 
 def _lower(value: object) -> object:
@@ -71,7 +77,7 @@ class Settings(BaseSettings):
         description="sqlite:///file.db (default: in DATA_DIR) or postgresql://user:password@host:5432/name",
     )
     redis_url: OptionalText = Field(None, repr=False, description="not supported yet")
-    openai_api_key: OptionalKey = Field(None, description="not supported yet")
+    openai_api_key: OptionalKey = Field(None, description="opens OpenAI's models, or the server at OPENAI_BASE_URL")
     anthropic_api_key: OptionalKey = Field(None, description="not supported yet")
     google_api_key: OptionalKey = Field(None, description="not supported yet")
 
@@ -88,6 +94,12 @@ class Settings(BaseSettings):
         "guests", description="who may use /ws/{user_id}"
     )
     rate_limits: bool = Field(True, description="off ends rates and counts, never sizes and times")
+    openai_base_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
+        None, description="a server that speaks OpenAI's protocol; takes every model that no other provider has"
+    )
+    models_file: Path | None = Field(None, description="more such servers by name, as TOML")
+    models_refresh_seconds: Seconds = Field(300, description="how often servers are asked which models they have")
+    default_model: OptionalText = Field(None, description="for whoever names none (default: the first of `models`)")
     model_fallback: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None, max_length=8, description="models tried when the asked one cannot answer; none: no other"
     )
@@ -219,6 +231,11 @@ class Settings(BaseSettings):
             return None
         return tuple(name for name in self.model_fallback if name.lower() != "none")
 
+    def variable(self, name: str) -> str | None:
+        """A variable that MODELS_FILE names: from the environment, else from `.env`; None if it is unset or blank."""
+        value = os.environ.get(name) or dotenv_values(".env").get(name) or ""
+        return value.strip() or None
+
     def provider_keys(self) -> dict[str, str]:
         """The keys that are really set, placeholders of the guide left out."""
         keys = {
@@ -264,7 +281,7 @@ class Settings(BaseSettings):
     def _problems(self) -> Iterable[str]:
         if self.redis_url is not None:
             yield "REDIS_URL: Redis is not supported yet, unset it"
-        for name in self.provider_keys():
+        for name in [name for name in self.provider_keys() if name != "OPENAI_API_KEY"]:
             yield f"{name}: this provider is not supported yet, unset it to use the embedded model"
         if self.app_env == "production":
             if self.secret_key is None or self._has_placeholder_secret():

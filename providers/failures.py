@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import anyio
 import httpx
 import httpx2
 
@@ -57,7 +58,8 @@ def provider_errors() -> Iterator[None]:
         raise translate(exc) from exc
 
 
-def _refusal(exc: Exception) -> ProviderError:
+def refusal(exc: Exception) -> ProviderError:
+    """What a `Refused` means."""
     assert isinstance(exc, Refused)
     for status, words, kind in _REFUSALS:
         if exc.status in status and words.search(exc.words):
@@ -77,7 +79,7 @@ _BROKEN = _says("The connection to the model's provider broke; try again")
 _INVALID = _says("The address of the model's provider is not valid; tell the operator", ProviderRefused)
 
 _TABLE: Mapping[type[Exception], Translate] = {
-    Refused: _refusal,
+    Refused: refusal,
     Garbled: lambda exc: ProviderError(f"{exc}; try again"),
     **{
         getattr(library, name): translate
@@ -95,6 +97,8 @@ _TABLE: Mapping[type[Exception], Translate] = {
     },
     TimeoutError: _says(kind=ProviderSilent),
     OSError: _BROKEN,
+    # httpx2 lets it through: https://github.com/pydantic/httpx2/issues/854
+    anyio.EndOfStream: _BROKEN,
 }
 
 _ANY = re.compile("")

@@ -9,7 +9,8 @@ import httpx
 from errors import ModelUnavailable, ProviderError
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.loopback import busy_slots, loopback_client
-from providers.openai_wire import completion_body, stream_completion
+from providers.openai_body import completion_body
+from providers.openai_wire import stream_completion
 from providers.prices import FREE
 from providers.supervisor import EmbeddedModel, Endpoint
 

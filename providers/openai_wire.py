@@ -13,7 +13,6 @@ from providers.base import (
     Chunk,
     FinishChunk,
     FinishReason,
-    GenerationRequest,
     Patience,
     ReasoningChunk,
     TextChunk,
@@ -23,6 +22,8 @@ from providers.base import (
 from providers.failures import Refused, provider_errors
 from providers.figures import told_usage
 
+MAX_WORDS = 4_000  # characters of an error that are looked at
+
 _FINISH = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -30,18 +31,6 @@ _FINISH = {
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
-
-
-def completion_body(request: GenerationRequest) -> dict[str, object]:
-    """The JSON of a streamed request, for a server or an adapter to add to."""
-    return {
-        "model": request.model,
-        "messages": [{"role": turn.role.value.lower(), "content": turn.content} for turn in request.turns],
-        "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
 
 
 async def stream_completion(
@@ -87,7 +76,7 @@ class _Reader(Reader):
         return super().read(payload)
 
     def chunks(self, message: dict[str, Any]) -> Iterator[Chunk]:
-        if error := message.get("error"):
+        if error := message.get("error") or (message if message.get("object") == "error" else None):
             raise refused_by(error, 500)
         if usage := message.get("usage"):
             self._usage = _usage(usage) or self._usage
@@ -110,7 +99,8 @@ class _Reader(Reader):
             yield UsageChunk(self._usage)
 
     def refused(self, body: object, status: int) -> Refused:
-        return refused_by(body.get("error") if isinstance(body, dict) else None, status)
+        own = body.get("error") if isinstance(body, dict) else None
+        return refused_by(own or (body if status != 200 else None), status)
 
 
 def _usage(usage: dict[str, Any]) -> Usage | None:
@@ -124,9 +114,9 @@ def _usage(usage: dict[str, Any]) -> Usage | None:
 
 
 def refused_by(error: object, status: int) -> Refused:
-    """An error object (or whatever stands in its place) as one string of words, its number before the response's."""
-    if not isinstance(error, dict):
-        return Refused(status, str(error or ""))
-    words = " ".join(str(error.get(key) or "") for key in ("type", "code", "message"))
-    code = error.get("code")
-    return Refused(code if isinstance(code, int) and status in (200, 500) else status, words)
+    """An error object, or whatever stands in its place: every server has another shape, so all of it is its words. Its
+    own number goes before the response's, if that is none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and status in (200, 500):
+        status = code
+    return Refused(status, "" if error is None else str(error)[:MAX_WORDS])

@@ -76,6 +76,12 @@ def list_price(source: str, model: str, at: datetime | None = None) -> Price | N
     return None if sold is None else _price(sold.get_prices(at or datetime.now(UTC)))
 
 
+def context_window(source: str, model: str) -> int | None:
+    """Tokens of prompt and answer together, as the same list tells them."""
+    sold = _sold(source, model)
+    return None if sold is None else sold.context_window
+
+
 def load_list_prices() -> None:
     """Read the list now: 0.2 s and 12 MB, which would otherwise hold up the first question."""
     _vendors()

@@ -1,14 +1,18 @@
-"""What the adapters on the vendors' SDKs share: an HTTP client that they can be given."""
+"""What the adapters on the vendors' SDKs share: an HTTP client for the SDK to use, with bounds of ours."""
 
 import asyncio
 import importlib
 import logging
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
+from providers.failures import Garbled
+from providers.sse import NOT_AN_ANSWER
+
 MAX_ERROR_BODY = 1 << 16  # bytes
+KEPT_CONNECTIONS = 32
 
 
 async def imported(name: str) -> ModuleType:
@@ -23,6 +27,13 @@ async def imported(name: str) -> ModuleType:
 class BoundedErrors(httpx2.AsyncClient):
     """Cuts the body of an error off at MAX_ERROR_BODY: the SDKs read it to an end that a broken proxy never sends."""
 
+    @classmethod
+    def connecting(cls, seconds: float) -> Self:
+        """A client that waits so long for a connection and for the rest as long as its user does. As many connections
+        as there are runs: those are bounded elsewhere."""
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS)
+        return cls(timeout=httpx2.Timeout(None, connect=seconds), limits=limits, follow_redirects=True)
+
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         response = await super().send(request, stream=True, **options)
         try:
@@ -34,6 +45,16 @@ class BoundedErrors(httpx2.AsyncClient):
             await response.aclose()
             raise
         return response
+
+
+async def read_bounded(response: httpx2.Response, limit: int) -> bytes:
+    """The body. Raises Garbled if it is longer than `limit` bytes."""
+    body = b""
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > limit:
+            raise Garbled(NOT_AN_ANSWER)
+    return body
 
 
 async def _cut(response: httpx2.Response) -> httpx2.Response:

@@ -139,7 +139,9 @@ class TestTheGuides:
         ({"DATABASE_URL": "sqlite:///:memory:"}, ["DATABASE_URL", "no file"]),
         ({"DATABASE_URL": "sqlite://"}, ["DATABASE_URL"]),
         ({"REDIS_URL": "redis://:hidden@h"}, ["REDIS_URL", "not supported yet"]),
-        ({"OPENAI_API_KEY": "sk-real"}, ["OPENAI_API_KEY", "not supported yet"]),
+        ({"OPENAI_BASE_URL": "localhost:11434"}, ["OPENAI_BASE_URL", "https://example.com/v1"]),
+        ({"OPENAI_BASE_URL": "http://me:hidden@h/v1"}, ["OPENAI_BASE_URL", "set a key"]),
+        ({"MODELS_REFRESH_SECONDS": "0"}, ["MODELS_REFRESH_SECONDS"]),
         ({"LEGACY_SOCKET": "everyone"}, ["LEGACY_SOCKET"]),
         ({"APP_ENV": "staging"}, ["APP_ENV"]),
         ({"RATE_LIMITS": "perhaps"}, ["RATE_LIMITS"]),
@@ -170,6 +172,14 @@ def test_an_empty_variable_is_an_unset_one(load: Load) -> None:
 )
 def test_fallbacks_are_a_list_or_none(load: Load, value: str, expected: tuple[str, ...] | None) -> None:
     assert load(MODEL_FALLBACK=value).fallback == expected
+
+
+def test_a_variable_of_the_models_file_is_read_as_settings_are(load: Load, tmp_path: Path) -> None:
+    settings = load(MINE="from the environment ", BLANK=" ")
+    (tmp_path / ".env").write_text("MINE=from the file\nOTHER=from the file\n")
+    assert settings.variable("MINE") == "from the environment"
+    assert settings.variable("OTHER") == "from the file"
+    assert (settings.variable("BLANK"), settings.variable("NOWHERE")) == (None, None)
 
 
 @pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "DEBUG"), ("APP_ENV", "Development")])

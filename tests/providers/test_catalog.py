@@ -4,6 +4,7 @@ from errors import ModelUnavailable
 from providers.base import ModelInfo
 from providers.catalog import Catalog
 from providers.scripted import ScriptedProvider
+from providers.vendors import GOOGLE, OPENAI
 
 
 class Shelf(ScriptedProvider):
@@ -69,6 +70,70 @@ def test_of_two_providers_with_one_model_the_first_answers() -> None:
 
 def test_without_providers_there_is_no_default() -> None:
     assert (Catalog([]).default, Catalog([]).models()) == (None, [])
+
+
+def test_the_default_that_is_set_goes_before_the_first_that_is_shown() -> None:
+    catalog = Catalog([Shelf("one", "a", "b")], default="b")
+    assert catalog.default == "b"
+    assert names(catalog, "unknown") == [("one", "b")], "it stands in as well"
+
+
+class Server(Shelf):
+    """Its models carry its name and have short ones besides."""
+
+    def models(self) -> list[ModelInfo]:
+        return [ModelInfo(f"{self.name}/{model}", self.name, 100) for model in self.shown]
+
+    def find(self, model: str) -> ModelInfo | None:
+        short = model.removeprefix(f"{self.name}/")
+        return ModelInfo(f"{self.name}/{short}", self.name, 100) if short != model or short in self.shown else None
+
+
+class Open(Shelf):
+    """It takes every name."""
+
+    def find(self, model: str) -> ModelInfo | None:
+        return ModelInfo(model, self.name, None)
+
+
+def test_a_short_name_is_enough_where_one_server_has_it() -> None:
+    catalog = Catalog([Server("lab", "llama", "qwen"), Server("cloud", "llama")], [])
+    assert names(catalog, "qwen") == [("lab", "lab/qwen")]
+    assert names(catalog, "cloud/llama") == [("cloud", "cloud/llama")]
+    assert names(catalog, "cloud/anything") == [("cloud", "cloud/anything")]
+    with pytest.raises(ModelUnavailable, match="say lab/llama or cloud/llama"):
+        catalog.candidates("llama")
+
+
+def test_a_whole_name_goes_before_a_short_one() -> None:
+    assert names(Catalog([Server("lab", "a"), Shelf("one", "a")], []), "a") == [("one", "a")]
+
+
+def test_what_is_no_other_s_goes_to_the_one_that_takes_every_name() -> None:
+    rest = Open("rest", "llama")
+    catalog = Catalog([rest, Server("lab", "llama", "qwen"), Shelf("one", "a")], [], catch_all=rest)
+    assert names(catalog, "whatever") == [("rest", "whatever")]
+    assert names(catalog, "a") == [("one", "a")]
+    assert names(catalog, "lab/llama") == [("lab", "lab/llama")]
+    assert names(catalog, "llama") == [("rest", "llama")], "shown by this very name"
+    assert names(catalog, "qwen") == [("lab", "lab/qwen")]
+
+
+def test_what_a_key_would_open_is_shown_last_and_named_when_it_is_asked_for() -> None:
+    catalog = Catalog([Shelf("one", "a", GOOGLE.known[0])], [], missing=[OPENAI, GOOGLE])
+    shown = [(model.id, model.unavailable_reason) for model in catalog.models()]
+    assert shown[:2] == [("a", None), (GOOGLE.known[0], None)]
+    assert (OPENAI.known[0], "Set OPENAI_API_KEY to use it") in shown
+    assert len(shown) == len({model for model, _ in shown}), "none twice"
+    assert catalog.default == "a"
+    with pytest.raises(ModelUnavailable, match=r"'gpt-4o'\. Set OPENAI_API_KEY to use it"):
+        catalog.candidates("gpt-4o")
+    with pytest.raises(ModelUnavailable, match=r"'llama'$"):
+        catalog.candidates("llama")
+
+
+def test_a_model_without_its_key_is_nobody_s_default() -> None:
+    assert Catalog([], missing=[OPENAI]).default is None
 
 
 async def test_closing_closes_every_provider() -> None:

@@ -24,7 +24,8 @@ from errors import (
 )
 from providers.base import Chunk, FinishChunk, FinishReason, Patience, ReasoningChunk, TextChunk, Usage, UsageChunk
 from providers.loopback import loopback_client
-from providers.openai_wire import completion_body, stream_completion
+from providers.openai_body import completion_body
+from providers.openai_wire import stream_completion
 from tests.providers.wire import QUICK, REQUEST, STREAM, Script, collect, response, says, serving
 
 CHUNK_COST = 40e-6  # seconds of processor time

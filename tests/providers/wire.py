@@ -8,7 +8,8 @@ import httpx
 
 from providers.base import Chunk, GenerationRequest, Patience, Role, Turn
 from providers.loopback import loopback_client
-from providers.openai_wire import completion_body, stream_completion
+from providers.openai_body import completion_body
+from providers.openai_wire import stream_completion
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
