@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+import edge
 import graph.routes
 import rest.routes
 from auth.accounts import Accounts
@@ -34,15 +33,13 @@ from chat.members import Members
 from chat.sending import Sendings
 from chat.typing import Typing
 from errors import StartError
-from graph.pages import OwnOriginOnly
 from graph.shape import QueryLimits
 from model_providers import open_catalog
 from models.migrate import migrate
 from models.opening import open_database
 from models.postgres import PoolLimits
-from rest.limits import BodyLimit
+from protocols import BoundedHttp, BoundedSocket
 from serve import (
-    OneLineStart,
     banner,
     check_port,
     configure_logging,
@@ -239,17 +236,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="REST beside the GraphQL API at /graphql. The streaming protocol is in docs/protocol.md.",
         lifespan=lifespan,
     )
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, conversation_limit=settings.max_conversation_bytes)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.allowed_origins),
-        allow_credentials=True,
-        allow_methods=["*"],
-        allow_headers=["*"],
-    )
-    app.add_middleware(OwnOriginOnly)
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
-    app.add_middleware(OneLineStart)
+    edge.surround(app, settings)
     rest.routes.mount(app)
     graph.routes.mount(app, ROOT / "web" / "dist", _query_limits(settings))
     return app
@@ -313,7 +300,8 @@ def main() -> int:
         port=settings.port,
         log_level=settings.log_level,
         proxy_headers=False,  # ours stands in the application, and knows TRUSTED_PROXIES
-        ws="websockets-sansio",
+        http=BoundedHttp,
+        ws=BoundedSocket,
         ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,
     )

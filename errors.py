@@ -12,7 +12,7 @@ ChatError
 │   ├── EmailTaken             EMAIL_TAKEN
 │   └── RunActive              RUN_ACTIVE
 ├── BadUserInput               BAD_USER_INPUT
-│   ├── TooLarge
+│   ├── TooLarge, TooSlow
 │   └── QueryTooComplex        QUERY_TOO_COMPLEX
 ├── RateLimited                RATE_LIMITED
 ├── Unavailable                UNAVAILABLE
@@ -145,6 +145,10 @@ class BadUserInput(ChatError):
 
 class TooLarge(BadUserInput):
     default_message = "Too large"
+
+
+class TooSlow(BadUserInput):
+    default_message = "The request took too long to arrive"
 
 
 class QueryTooComplex(BadUserInput):

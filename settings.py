@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         ("http://localhost:3000",), description="browser origins, separated by commas"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("*",), description="names under which the server may be asked, separated by commas; *.example.com is possible"
+    )
     database_url: OptionalText = Field(
         None,
         repr=False,
@@ -127,6 +130,7 @@ class Settings(BaseSettings):
     max_conversation_bytes: Count = Field(
         16 * MiB, description="largest body of POST and PUT /api/conversations (they carry every message)"
     )
+    body_seconds: Seconds = Field(30, description="longest a request body may take, and a second for each 64 KiB")
     max_frame_bytes: Count = Field(256 * KiB, description="largest socket frame that is read")
     max_message_chars: Count = Field(100_000, description="longest message text")
     max_system_prompt_chars: Count = Field(32_000, description="longest system prompt")
@@ -189,6 +193,14 @@ class Settings(BaseSettings):
             return tuple(str(ip_network(proxy, strict=False)) for proxy in value)
         except ValueError as error:
             raise ValueError("lists addresses and networks, such as 10.0.0.1 or 10.0.0.0/8") from error
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if "*" in host.removeprefix("*.") and host != "*":
+                raise ValueError(f"{host!r} is not a name like chat.example.com, *.example.com or *")
+        return value
 
     @field_validator("secret_key")
     @classmethod

@@ -10,7 +10,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from errors import ChatError, ErrorCode, InternalError, TooLarge
+from errors import ChatError, ErrorCode, InternalError, TooLarge, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
 
 
 def status_of(error: ChatError) -> int:
+    if isinstance(error, TooSlow):
+        return 408
     return 413 if isinstance(error, TooLarge) else STATUS[error.code]
 
 

@@ -1,21 +1,27 @@
-"""The size of request bodies, counted as they arrive."""
+"""The size and the time of request bodies, counted as they arrive."""
+
+import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import TooLarge
+from errors import BadUserInput, TooLarge, TooSlow
 from rest.errors import error_response
 
 CONVERSATIONS = "/api/conversations"
+SLOWEST = 64 * 1024
+"""Bytes a second that a long body has to come at: 16 MiB may take four minutes more."""
 
 
 class BodyLimit:
-    """Pure ASGI middleware: a body over the limit (bytes) is answered 413, whatever the application made of it.
+    """Pure ASGI middleware: a body over the limit (bytes) is answered 413, and one that trickles for longer than
+    `seconds` 408, whatever the application made of it.
 
     `conversation_limit` is for /api/conversations, whose bodies carry every message.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, conversation_limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, conversation_limit: int, seconds: float) -> None:
         self.app = app
+        self._seconds = seconds
         self._limit = limit
         self._conversation_limit = conversation_limit
 
@@ -23,17 +29,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Counted(self._limit_of(scope["path"]), receive, send)
+        body = _Counted(self._limit_of(scope["path"]), self._seconds, receive, send)
         if body.announced(scope):
-            await body.refuse(scope)
-            return
-        try:
-            await self.app(scope, body.receive, body.send)
-        except TooLarge:
-            if not body.too_large:
-                raise
-        if body.too_large and not body.started:
-            await body.refuse(scope)
+            body.refused = body.too_large()
+        else:
+            try:
+                await self.app(scope, body.receive, body.send)
+            except (TooLarge, TooSlow):
+                if body.refused is None:
+                    raise
+        if body.refused is not None and not body.started:
+            await error_response(body.refused)(scope, receive, send)
 
     def _limit_of(self, path: str) -> int:
         own = path == CONVERSATIONS or path.startswith(f"{CONVERSATIONS}/")
@@ -43,12 +49,15 @@ class BodyLimit:
 class _Counted:
     """One request's body and answer."""
 
-    def __init__(self, limit: int, receive: Receive, send: Send) -> None:
+    def __init__(self, limit: int, seconds: float, receive: Receive, send: Send) -> None:
         self._limit = limit
         self._receive = receive
         self._send = send
         self._size = 0
-        self.too_large = False
+        self._seconds = seconds
+        self._begun = asyncio.get_running_loop().time()
+        self._whole = False
+        self.refused: BadUserInput | None = None
         self.started = False
 
     def announced(self, scope: Scope) -> bool:
@@ -57,22 +66,27 @@ class _Counted:
         return any(value.isdigit() and int(value[:19]) > self._limit for value in lengths)
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            # Behind the body it is the end of the connection that is waited for.
+            deadline = None if self._whole else self._begun + self._seconds + self._size / SLOWEST
+            async with asyncio.timeout_at(deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self.refused = TooSlow(f"The body did not come within {self._seconds:g} seconds")
+            raise self.refused from None
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
+            self._whole = not message.get("more_body", False)
             if self._size > self._limit:
-                self.too_large = True
-                raise TooLarge(self._message())
+                self.refused = self.too_large()
+                raise self.refused
         return message
 
     async def send(self, message: Message) -> None:
         # What the application answers to half a body is dropped: the reason is ours to tell.
-        if self.started or not self.too_large:
+        if self.started or self.refused is None:
             self.started = True
             await self._send(message)
 
-    async def refuse(self, scope: Scope) -> None:
-        await error_response(TooLarge(self._message()))(scope, self._receive, self._send)
-
-    def _message(self) -> str:
-        return f"The body is larger than {self._limit} bytes"
+    def too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._limit} bytes")

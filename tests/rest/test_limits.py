@@ -124,7 +124,7 @@ async def careless(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("app", [echo, careless])
 async def test_the_limit_itself_passes_and_a_byte_more_does_not(app: object) -> None:
-    limited = BodyLimit(app, limit=6, conversation_limit=9)  # type: ignore[arg-type]
+    limited = BodyLimit(app, limit=6, conversation_limit=9, seconds=30)  # type: ignore[arg-type]
     assert (await request(limited, [b"abc", b"def"]))[0]["status"] == 200
     for chunks in ([b"abc", b"defg"], [b"abcdefg"]):
         start, body = await request(limited, chunks)
@@ -137,6 +137,6 @@ async def test_an_answer_under_way_is_left_alone() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await careless(scope, receive, send)
 
-    sent = await request(BodyLimit(early, limit=6, conversation_limit=9), [b"abcdefg"])
+    sent = await request(BodyLimit(early, limit=6, conversation_limit=9, seconds=30), [b"abcdefg"])
     assert [message["status"] for message in sent if "status" in message][:1] == [200]
     assert all(message.get("status") != 413 for message in sent)

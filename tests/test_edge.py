@@ -1,0 +1,171 @@
+"""What every request passes, over real sockets: hosts, headers, gzip, heads and bodies that trickle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+import protocols
+from protocols import BoundedHttp, BoundedSocket
+from tests.conftest import Account, StartServer, register_on
+from tests.rest.talk import conversation, message
+from tests.server import Server, free_port
+
+SOCKET = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+async def test_a_long_answer_is_gzipped_and_a_short_one_is_not(client: httpx.AsyncClient, account: Account) -> None:
+    body = conversation(messages=[message("hello " * 500)])
+    await client.post("/api/conversations", json=body, headers=account.headers)
+    long = await client.get("/api/conversations", headers=account.headers)
+    assert long.headers["content-encoding"] == "gzip"
+    assert "Accept-Encoding" in long.headers["vary"]
+    assert "hello hello" in long.text
+    short = await client.get("/api/auth/me", headers=account.headers)
+    assert "content-encoding" not in short.headers
+    plain = await client.get("/api/conversations", headers={**account.headers, "Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.json() == long.json()
+
+
+async def test_a_stream_is_never_gzipped(client: httpx.AsyncClient, account: Account) -> None:
+    body = {"messages": [{"role": "user", "content": "words"}], "model": "scripted:words=400", "stream": True}
+    async with client.stream("POST", "/api/chat", json=body, headers=account.headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "content-encoding" not in answer.headers
+        assert len(await answer.aread()) > 1_000
+
+
+async def test_browsers_are_told_to_be_careful(client: httpx.AsyncClient, account: Account) -> None:
+    for path in ("/", "/health", "/api/conversations", "/api/nothing", "/graphql?query={__typename}"):
+        answer = await client.get(path, headers=account.headers)
+        assert answer.headers["x-content-type-options"] == "nosniff", path
+        assert answer.headers["x-frame-options"] == "DENY", path
+        assert answer.headers["cache-control"] == "no-store", path
+        assert "strict-transport-security" not in answer.headers, "not over plain HTTP"
+
+
+async def test_a_host_that_is_not_ours_is_refused(start_server: StartServer) -> None:
+    """Somebody's own name that points to us (DNS rebinding), or a link in a mail that is made from the Host."""
+    server = start_server(ALLOWED_HOSTS="127.0.0.1,*.example.com")
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/")).status_code == 200
+        assert (await client.get("/", headers={"Host": "chat.example.com"})).status_code == 200
+        for host in ("evil.example", "example.com.evil.example", "", "[::1", "127.0.0.1.evil.example:80"):
+            assert (await client.get("/", headers={"Host": host})).status_code == 400, host
+    upgrade = "GET /graphql HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    reader, writer = await raw(server, f"{upgrade}{SOCKET}\r\n".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def raw(server: Server, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(data)
+    await writer.drain()
+    return reader, writer
+
+
+async def test_a_body_that_trickles_is_cut(start_server: StartServer) -> None:
+    server = start_server(BODY_SECONDS="1")
+    account = await asyncio.to_thread(register_on, server)
+    for path, token in (("/api/auth/login", None), ("/graphql", None), ("/api/conversations", account.token)):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n"
+        head += f"Authorization: Bearer {token}\r\n" if token else ""
+        reader, writer = await raw(server, f"{head}\r\n".encode())
+
+        async def trickle(writer: asyncio.StreamWriter = writer) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
+
+        trickling = asyncio.create_task(trickle())
+        async with asyncio.timeout(20):
+            answer = await reader.readuntil(b"}")
+        assert answer.startswith(b"HTTP/1.1 408"), path
+        assert b"The body did not come within 1 seconds" in answer
+        trickling.cancel()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def bounded() -> AsyncIterator[int]:
+    """A server of our connections around the smallest application; its port."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            ws = WebSocket(scope, receive, send)
+            await ws.accept()
+            await ws.send_bytes(b" " * 64_000_000)
+            await ws.close(1013)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, http=BoundedHttp, ws=BoundedSocket, lifespan="off", log_level="warning")
+    )
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_a_head_that_trickles_or_never_comes_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.5)
+    async with bounded() as port, asyncio.timeout(30):
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            answer = await reader.read()
+            assert b"408 Request Timeout" in answer, begun
+            assert answer.count(b"ok") == begun.count(b"\r\n\r\n")
+            writer.close()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for _ in range(2):
+                assert (await client.get("/")).text == "ok"
+                await asyncio.sleep(0.7)
+
+
+async def test_a_head_without_end_is_cut() -> None:
+    async with bounded() as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for number in range(40):
+            writer.write(b"X-%d: %b\r\n" % (number, b"x" * 2_000))
+        with contextlib.suppress(ConnectionResetError):
+            assert b"431 Request Header Fields Too Large" in await reader.read()
+        assert reader.at_eof() or reader.exception() is not None
+        writer.close()
+
+
+async def test_a_peer_that_does_not_read_is_cut_off_behind_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "CLOSE_SECONDS", 0.3)
+    async with bounded() as port, asyncio.timeout(30):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as peer:
+            peer.setblocking(False)
+            await loop.sock_connect(peer, ("127.0.0.1", port))
+            head = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            await loop.sock_sendall(peer, f"{head}{SOCKET}\r\n".encode())
+            await asyncio.sleep(2)
+            taken = 0
+            with contextlib.suppress(ConnectionResetError):
+                while data := await loop.sock_recv(peer, 1 << 20):
+                    taken += len(data)
+        assert taken < 64_000_000, "the rest of its buffer was let go"
