@@ -18,7 +18,8 @@ from errors import ErrorCode
 from models.run import Run, RunStatus
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, Provider
 from providers.loopback import loopback_client
-from providers.openai_wire import completion_body, stream_completion
+from providers.openai_body import completion_body
+from providers.openai_wire import stream_completion
 from tests.chat.conftest import GENERATION, Core, OddProvider, open_core
 from tests.providers.wire import STREAM, Script, response, says, serving
 from tests.server import ROOT, free_port
