@@ -58,7 +58,7 @@ def _announce(place: Rendezvous, config: ChildConfig, port: int) -> None:
             port=port,
             secret=config.secret,
             model=config.model,
-            sha256=config.sha256,
+            identity=config.identity,
             slots=config.slots,
             context=config.context,
             started=time.time(),

