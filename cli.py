@@ -1,4 +1,4 @@
-"""The command line: `python cli.py serve | migrate | schema | settings | doctor`."""
+"""The command line: `python cli.py serve | migrate | models | schema | settings | doctor`."""
 
 import argparse
 import asyncio
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import app
+import cli_models
 from chat.stats import server_totals
 from errors import StartError
 from graph.changes import breaking_changes
@@ -53,7 +54,7 @@ def doctor(_arguments: argparse.Namespace) -> int:
         print(f"warning: {warning}")
     print(f"environment  {settings.app_env}")
     print(f"database     {_database_line(settings)}")
-    print(f"model files  {(settings.models_dir or settings.data_dir / 'models').resolve()}")
+    print(f"model files  {settings.models_path}")
     print(f"web pages    {'built' if (ROOT / 'web/dist/index.html').exists() else 'not built: run `make web`'}")
     print(f"listens on   http://{settings.host}:{settings.port}")
     return 0
@@ -101,6 +102,7 @@ async def _totals(address: Address) -> tuple[int, int]:
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "serve": (serve, "serve the API, as `python app.py` does"),
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
+    "models": (cli_models.run, "list the embedded models, or fetch one"),
     "schema": (schema, "print the GraphQL schema"),
     "settings": (settings_table, "print every setting as a table"),
     "doctor": (doctor, "say what this machine would run with"),
@@ -112,6 +114,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
+        if name == "models":
+            cli_models.add_arguments(command)
         if name == "schema":
             command.add_argument("--check", action="store_true", help="compare with schema.graphql instead")
     return root

@@ -14,14 +14,14 @@ from providers.openai import OpenAIProvider
 from providers.prices import load_list_prices
 from providers.scripted import ScriptedProvider
 from providers.servers import Server, parse_servers
+from providers.shelf import NoSuchModel, find
 from providers.supervisor import EmbeddedModel
 from providers.vendors import VENDORS
-from providers.weights import CATALOGUE
+from providers.weights import EmbeddedWeights
 from settings import Settings
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "smollm2-135m-instruct"
 FIRST_LIST_SECONDS = 2.0
 """How long a start waits for the models of servers whose models nobody else knows."""
 MAX_FILE_BYTES = 1 << 20
@@ -96,12 +96,13 @@ async def _own(settings: Settings, stack: AsyncExitStack) -> Sequence[Provider]:
     providers: list[Provider] = []
     if settings.embedded_model:
         embedded = EmbeddedModel(
-            CATALOGUE[EMBEDDED],
+            await _embedded_weights(settings),
             data_dir=settings.data_dir.resolve(),
-            models_dir=(settings.models_dir or settings.data_dir / "models").resolve(),
+            models_dir=settings.models_path,
             slots=settings.embedded_slots,
             context=settings.embedded_context,
             fetch=settings.embedded_fetch,
+            hub=settings.hf_endpoint,
         )
         await embedded.start()
         stack.push_async_callback(embedded.aclose)
@@ -111,3 +112,10 @@ async def _own(settings: Settings, stack: AsyncExitStack) -> Sequence[Provider]:
     for provider in providers:
         stack.push_async_callback(provider.aclose)
     return providers
+
+
+async def _embedded_weights(settings: Settings) -> EmbeddedWeights:
+    try:
+        return await asyncio.to_thread(find, settings.local_model, settings.models_path)
+    except NoSuchModel as error:
+        raise StartError(f"LOCAL_MODEL: {error}") from error

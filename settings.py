@@ -107,9 +107,19 @@ class Settings(BaseSettings):
         None, max_length=8, description="models tried when the asked one cannot answer; none: no other"
     )
     embedded_model: bool = Field(True, description="run the small model on this machine's processor")
+    local_model: OptionalText = Field(
+        None, description="which: a name of `python cli.py models list`, or a file (default: smollm2-135m-instruct)"
+    )
     embedded_fetch: bool = Field(True, description="fetch its file when it is not there")
-    embedded_slots: int = Field(4, ge=1, le=64, description="answers it writes at the same time")
-    embedded_context: int = Field(4096, ge=512, le=131_072, description="tokens of context for each of them")
+    hf_endpoint: str = Field(
+        "https://huggingface.co", repr=False, description="the model hub that files are fetched from, or its mirror"
+    )
+    embedded_slots: int | None = Field(
+        None, ge=1, le=64, description="answers it writes at the same time (default: 4, or as 1 GiB of context allows)"
+    )
+    embedded_context: int = Field(
+        4096, ge=512, le=131_072, description="tokens of context for each of them, at most what the model knows"
+    )
     scripted_model: bool = Field(False, description="the scripted fake, for tests and benchmarks")
 
     # accounts
@@ -202,6 +212,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{host!r} is not a name like chat.example.com, *.example.com or *")
         return value
 
+    @field_validator("hf_endpoint")
+    @classmethod
+    def _hub(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("is not an address like https://huggingface.co")
+        return value.rstrip("/")
+
     @field_validator("secret_key")
     @classmethod
     def _secret(cls, value: SecretStr | None) -> SecretStr | None:
@@ -235,6 +253,11 @@ class Settings(BaseSettings):
         database = self.database
         folder = self.data_dir.resolve() if isinstance(database, PostgresAddress) else database.parent
         return folder / "secret.key"
+
+    @cached_property
+    def models_path(self) -> Path:
+        """The directory of the model files, as an absolute path."""
+        return (self.models_dir or self.data_dir / "models").resolve()
 
     @cached_property
     def fallback(self) -> tuple[str, ...] | None:
