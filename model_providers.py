@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from errors import StartError
+from providers.anthropic import AnthropicProvider
 from providers.base import Provider
 from providers.catalog import Catalog
+from providers.google import GoogleProvider
 from providers.local import LocalProvider
 from providers.named import NamedServer
 from providers.openai import OpenAIProvider
@@ -16,7 +18,7 @@ from providers.scripted import ScriptedProvider
 from providers.servers import Server, parse_servers
 from providers.shelf import NoSuchModel, find
 from providers.supervisor import EmbeddedModel
-from providers.vendors import VENDORS
+from providers.vendors import ANTHROPIC, GOOGLE, VENDORS
 from providers.weights import EmbeddedWeights
 from settings import Settings
 
@@ -38,6 +40,7 @@ async def open_catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
     remote: list[Provider] = []
     openai = await _openai(settings, keys.get("OPENAI_API_KEY"), stack)
     remote += [openai] if openai is not None else []
+    remote += _vendors(settings, keys, stack)
     remote += await _named(settings, servers, stack)
     if remote:
         await asyncio.to_thread(load_list_prices)
@@ -79,6 +82,17 @@ async def _openai(settings: Settings, key: str | None, stack: AsyncExitStack) ->
     stack.push_async_callback(provider.aclose)
     await provider.start(0 if settings.openai_base_url is None else FIRST_LIST_SECONDS)
     return provider
+
+
+def _vendors(settings: Settings, keys: Mapping[str, str], stack: AsyncExitStack) -> Sequence[Provider]:
+    opened: list[Provider] = []
+    if (key := keys.get(ANTHROPIC.variable)) is not None:
+        opened.append(AnthropicProvider(key, settings.anthropic_base_url))
+    if (key := keys.get(GOOGLE.variable)) is not None:
+        opened.append(GoogleProvider(key, settings.google_base_url))
+    for provider in opened:
+        stack.push_async_callback(provider.aclose)
+    return opened
 
 
 async def _named(settings: Settings, servers: Sequence[Server], stack: AsyncExitStack) -> Sequence[Provider]:

@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     )
     redis_url: OptionalText = Field(None, repr=False, description="not supported yet")
     openai_api_key: OptionalKey = Field(None, description="opens OpenAI's models, or the server at OPENAI_BASE_URL")
-    anthropic_api_key: OptionalKey = Field(None, description="not supported yet")
-    google_api_key: OptionalKey = Field(None, description="not supported yet")
+    anthropic_api_key: OptionalKey = Field(None, description="opens Anthropic's models")
+    google_api_key: OptionalKey = Field(None, description="opens Google's models")
 
     # ours
     app_env: Annotated[Literal["development", "production"], BeforeValidator(_lower)] = Field(
@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     rate_limits: bool = Field(True, description="off ends rates and counts, never sizes and times")
     openai_base_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
         None, description="a server that speaks OpenAI's protocol; takes every model that no other provider has"
+    )
+    anthropic_base_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
+        None, description="a proxy that speaks Anthropic's protocol (default: Anthropic itself)"
+    )
+    google_base_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
+        None, description="a proxy that speaks Gemini's protocol (default: Google itself)"
     )
     models_file: Path | None = Field(None, description="more such servers by name, as TOML")
     models_refresh_seconds: Seconds = Field(300, description="how often servers are asked which models they have")
@@ -316,8 +322,6 @@ class Settings(BaseSettings):
     def _problems(self) -> Iterable[str]:
         if self.redis_url is not None:
             yield "REDIS_URL: Redis is not supported yet, unset it"
-        for name in [name for name in self.provider_keys() if name != "OPENAI_API_KEY"]:
-            yield f"{name}: this provider is not supported yet, unset it to use the embedded model"
         if self.app_env == "production":
             if self.secret_key is None or self._has_placeholder_secret():
                 yield "SECRET_KEY: set at least 32 random bytes for APP_ENV=production"

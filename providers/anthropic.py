@@ -15,6 +15,7 @@ from providers.anthropic_wire import MessageReader, message_request, refused_by
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.failures import provider_errors
 from providers.sdk import BoundedErrors, imported
+from providers.vendors import ANTHROPIC
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -25,7 +26,7 @@ BASE_URL = "https://api.anthropic.com"
 class AnthropicProvider:
     """Claude, from `base_url` or from Anthropic itself."""
 
-    name = "anthropic"
+    name = ANTHROPIC.name
 
     def __init__(self, api_key: str, base_url: str | None = None, *, patience: Patience = Patience()) -> None:  # noqa: B008
         self._api_key = api_key
@@ -34,10 +35,10 @@ class AnthropicProvider:
         self._client: AsyncAnthropic | None = None
 
     def models(self) -> Sequence[ModelInfo]:
-        return ()
+        return [ANTHROPIC.sold(model) for model in ANTHROPIC.known]
 
     def find(self, model: str) -> ModelInfo | None:
-        return ModelInfo(model, self.name, None)
+        return ANTHROPIC.sold(model) if ANTHROPIC.has(model) else None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         deadline = asyncio.get_running_loop().time() + self._patience.first

@@ -16,6 +16,7 @@ from providers.answers import read_answer
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
 from providers.failures import provider_errors
 from providers.google_wire import ContentReader, content_request
+from providers.vendors import GOOGLE
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 
@@ -23,7 +24,7 @@ BASE_URL = "https://generativelanguage.googleapis.com"
 class GoogleProvider:
     """Gemini, from `base_url` or from Google itself."""
 
-    name = "google"
+    name = GOOGLE.name
 
     def __init__(self, api_key: str, base_url: str | None = None, *, patience: Patience = Patience()) -> None:  # noqa: B008
         self._api_key = api_key
@@ -32,10 +33,10 @@ class GoogleProvider:
         self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=patience.connect))
 
     def models(self) -> Sequence[ModelInfo]:
-        return ()
+        return [GOOGLE.sold(model) for model in GOOGLE.known]
 
     def find(self, model: str) -> ModelInfo | None:
-        return ModelInfo(model, self.name, None)
+        return GOOGLE.sold(model) if GOOGLE.has(model) else None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         deadline = asyncio.get_running_loop().time() + self._patience.first

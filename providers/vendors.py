@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from providers.base import ModelInfo
+from providers.prices import context_window, list_price
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Vendor:
     @property
     def wish(self) -> str:
         return f"Set {self.variable} to use it"
+
+    def sold(self, model: str) -> ModelInfo:
+        """A model of this vendor's, with what is known of it: its window, its price."""
+        name = model.removeprefix("models/")
+        return ModelInfo(model, self.name, context_window(self.name, name), price=list_price(self.name, name))
 
     def without_key(self) -> list[ModelInfo]:
         """What could be asked for if the key were set, saying so."""

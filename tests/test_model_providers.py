@@ -10,10 +10,15 @@ import pytest
 import model_providers
 from errors import ModelUnavailable, StartError
 from model_providers import open_catalog
+from providers.base import FinishReason, GenerationRequest, Role, TextChunk, Turn
 from providers.catalog import Catalog
 from providers.vendors import VENDORS
 from settings import Settings
+from tests.providers.fakes.anthropic import AnthropicFake
+from tests.providers.fakes.base import Fake
+from tests.providers.fakes.google import GoogleFake
 from tests.providers.fakes.openai import OpenAIFake
+from tests.providers.fakes.steps import Finish, Say
 
 Open = Callable[..., Awaitable[Catalog]]
 HIDDEN = "sk-hidden-key"
@@ -64,6 +69,27 @@ async def test_a_key_opens_openai_and_ends_the_standing_in(opened: Open, monkeyp
     with pytest.raises(ModelUnavailable, match="llama"):
         catalog.candidates("llama")
     assert "openai" not in {model.provider for model in catalog.models() if model.unavailable_reason}
+
+
+@pytest.mark.parametrize(
+    ("variable", "model", "kind"),
+    [("anthropic", "claude-sonnet-5-5", AnthropicFake), ("google", "gemini-3.8-flash", GoogleFake)],
+)
+async def test_a_vendor_s_key_opens_its_models(opened: Open, variable: str, model: str, kind: type[Fake]) -> None:
+    fake = kind()
+    async with fake.serving():
+        fake.play(Say("Hello"), Finish(FinishReason.STOP))
+        keys = {f"{variable}_api_key": fake.key, f"{variable}_base_url": fake.address}
+        catalog = await opened(**keys, default_model=model)
+        assert catalog.default == model
+        (candidate,) = catalog.candidates(model)
+        assert candidate.provider.name == variable
+        assert candidate.model.unavailable_reason is None
+        request = GenerationRequest(model, (Turn(Role.USER, "hi"),), 0.7, 16)
+        chunks = [chunk async for chunk in candidate.provider.stream(request)]
+    assert "Hello" in "".join(chunk.text for chunk in chunks if isinstance(chunk, TextChunk))
+    with pytest.raises(ModelUnavailable, match="another"):
+        catalog.candidates("another-model")
 
 
 async def nobody(_: object) -> tuple[()]:
