@@ -86,6 +86,7 @@ class Keeper:
         self._keep = keep
         self._awake_at = self._renewed_at = time.monotonic()
         self._judge_from = 0.0
+        self._away = False
         self._swept_at = self._pruned_at = time.monotonic()
         self._swept_row = 0
         self._expired: list[str] = []
@@ -129,10 +130,11 @@ class Keeper:
                 elif time.monotonic() >= self._judge_from:
                     await self.recover()
             except Unavailable as error:
-                # The file is locked for everyone, or the disk is full: nobody's silence means death now.
-                if self._judge_from != NEVER:
-                    reason = error.__cause__ or error
+                # Locked for everyone, away, or out of room: nobody's silence means death now.
+                if not self._away:
+                    reason = str(error.__cause__ or error).partition("\n")[0]
                     logger.warning("the lease cannot be renewed: the database is not available (%s)", reason)
+                self._away = True
                 self._judge_from = NEVER
             except Exception:
                 logger.exception("the lease could not be renewed")
@@ -164,6 +166,9 @@ class Keeper:
             if forgotten := self._forgotten(mine):
                 await release_runs(session, self.worker, forgotten)
         now = self._renewed_at = time.monotonic()
+        if self._away:
+            self._away = False
+            logger.warning("the database is available again")
         self._notice_a_delay(now - begun)
         if not alive:
             await self._fenced()
@@ -186,17 +191,17 @@ class Keeper:
     async def _fenced(self) -> None:
         """Somebody took this process for dead. Its runs are theirs; it goes on under a new name."""
         self.worker = secrets.token_hex(8)
-        async with self._database.write() as session:
+        async with self._database.write(urgent=True) as session:
             await register_worker(session, self.worker, self._lease)
         self._works.renamed(self.worker)
 
     async def recover(self) -> None:
         """End the runs that no live worker writes: INTERRUPTED with the text kept, or begun again where none is."""
-        async with self._database.read() as session:
+        begun = time.monotonic()
+        async with self._database.read(urgent=True) as session:
             if not await anyone_missing(session):
                 return
-        begun = time.monotonic()
-        async with self._database.write() as session:
+        async with self._database.write(urgent=True) as session:
             if self._notice_a_delay(time.monotonic() - begun):
                 return
             # The wait for this transaction may have been longer than one's own lease.

@@ -28,14 +28,14 @@ class Database(ABC):
         self.on_revoked: Callable[[str, str], None] | None = None
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session for one read: all its statements see the same moment.
+    async def read(self, *, urgent: bool = False) -> AsyncIterator[AsyncSession]:
+        """A session for one read: all its statements see the same moment. `urgent`: as in `write`.
 
         Raises:
             Unavailable: the database cannot be read now.
         """
         with translated():
-            async with self._reading() as session:
+            async with self._reading(urgent) as session:
                 yield session
 
     @asynccontextmanager
@@ -52,8 +52,8 @@ class Database(ABC):
 
     @asynccontextmanager
     async def write(self, *, urgent: bool = False) -> AsyncIterator[AsyncSession]:
-        """A transaction, committed at the end of the block and rolled back when it raises. `urgent`: in front of the
-        others, for what must not wait for a crowd.
+        """A transaction, committed at the end of the block and rolled back when it raises. `urgent`: for leases, which
+        must not wait for a crowd, and are to be told at once that the database is away.
 
         Raises:
             Unavailable: the disk is full, the server is away, or another process holds what is wanted.
@@ -76,7 +76,7 @@ class Database(ABC):
         """Through which all but the journal goes: for those who count statements."""
 
     @abstractmethod
-    def _reading(self) -> AbstractAsyncContextManager[AsyncSession]: ...
+    def _reading(self, urgent: bool) -> AbstractAsyncContextManager[AsyncSession]: ...
 
     @abstractmethod
     def _still(self, audience: str) -> AbstractAsyncContextManager[AsyncSession]: ...

@@ -1,6 +1,6 @@
 """What databases say when they cannot work, as our errors. One table for both."""
 
-from asyncpg.exceptions import InterfaceError
+from asyncpg.exceptions import InterfaceError, InternalClientError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -32,7 +32,7 @@ def _of_driver(error: BaseException) -> ChatError | None:
     if state in UNFIT_STATES:
         return BadUserInput("A value cannot be stored by any database")
     down = (
-        isinstance(error, OSError | InterfaceError)
+        isinstance(error, OSError | InterfaceError | InternalClientError)
         or (state is not None and (state[:2] in UNAVAILABLE_CLASSES or state in UNAVAILABLE_STATES))
         or any(mark in str(error).lower() for mark in SQLITE_MARKS)
     )

@@ -24,6 +24,8 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 WAIT_SECONDS = 60
 STATEMENT_SECONDS = 3_600
 """A migration of a large table takes its time."""
+PATIENCE_SECONDS = 10.0
+"""A server that was started together with this one may need so long to take connections."""
 LOCK_KEY = 5_064_103_874
 """Of the advisory lock under which PostgreSQL is migrated."""
 
@@ -62,7 +64,8 @@ def _migrate_sqlite(path: Path) -> None:
 
 async def _migrate_postgres(address: PostgresAddress) -> None:
     def connected() -> Any:
-        return connect(address, STATEMENT_SECONDS, lock_timeout=f"{WAIT_SECONDS}s", application_name="migration")
+        wait = f"{WAIT_SECONDS}s"
+        return connect(address, STATEMENT_SECONDS, PATIENCE_SECONDS, lock_timeout=wait, application_name="migration")
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connected, poolclass=NullPool)
     async with engine.connect() as connection:

@@ -20,8 +20,10 @@ from models.postgres_journal import PostgresJournal
 
 RECYCLE_SECONDS = 1_800
 """A connection's server process keeps what it has learnt of every table: it is renewed now and then."""
+ONE_MOMENT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 URGENT_CONNECTIONS = 2
-"""For leases: a crowd that has all the others must not make a worker look dead."""
+"""For leases: a crowd that has all the others must not make a worker look dead. They do not wait for a server that is
+away, either: who has waited cannot tell whether the others have been able to renew theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +41,19 @@ class PostgresDatabase(Database):
         self.address = address
         self._limits = limits or PoolLimits()
         self._writer = self._engine(self._limits.size, self._limits.overflow)
-        self._urgent = self._engine(1, URGENT_CONNECTIONS - 1)
+        self._urgent = self._engine(1, URGENT_CONNECTIONS - 1, patience=0)
         # The same connections; a read of several statements sees one moment.
-        self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._reader = self._writer.execution_options(**ONE_MOMENT)
+        self._urgent_reader = self._urgent.execution_options(**ONE_MOMENT)
 
-    def _engine(self, size: int, overflow: int) -> AsyncEngine:
+    def _engine(self, size: int, overflow: int, patience: float | None = None) -> AsyncEngine:
         engine = create_async_engine(
             "postgresql+asyncpg://",
             pool_size=size,
             max_overflow=overflow,
             pool_timeout=self._limits.seconds,
             pool_recycle=RECYCLE_SECONDS,
-            async_creator=lambda: connect(self.address, self._limits.seconds),
+            async_creator=lambda: connect(self.address, self._limits.seconds, patience),
         )
 
         @event.listens_for(engine.sync_engine, "checkout")
@@ -61,7 +64,7 @@ class PostgresDatabase(Database):
 
         @event.listens_for(engine.sync_engine, "handle_error")
         def translate(context: ExceptionContext) -> None:
-            error = context.original_exception
+            error = context.original_exception.__cause__ or context.original_exception
             if is_away(error):
                 # Or a statement that was given up would be waited for when the connection is next used.
                 context.is_disconnect = True
@@ -74,8 +77,9 @@ class PostgresDatabase(Database):
     def engines(self) -> tuple[AsyncEngine, ...]:
         return self._writer, self._urgent
 
-    def _reading(self) -> AbstractAsyncContextManager[AsyncSession]:
-        return AsyncSession(self._reader, expire_on_commit=False, autoflush=False)
+    def _reading(self, urgent: bool) -> AbstractAsyncContextManager[AsyncSession]:
+        engine = self._urgent_reader if urgent else self._reader
+        return AsyncSession(engine, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
     async def _still(self, audience: str) -> AsyncIterator[AsyncSession]:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import asyncpg
-from asyncpg.exceptions import InterfaceError, PostgresError
+from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
 
 from errors import Unavailable
 from models.address import PostgresAddress
@@ -13,6 +13,8 @@ from models.address import PostgresAddress
 PATIENCE_SECONDS = 2.0
 """A server that is being restarted, or has no place left, is asked again for so long."""
 RETRY_STATES = frozenset({"53300", "57P01", "57P02", "57P03"})
+GONE_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
+"""Behind each of them the server closes the connection."""
 LOCK_SECONDS = 5.0
 STANDING_SECONDS = 5.0
 """No transaction of ours waits for anything but the database: one that stands still belongs to a process that does."""
@@ -41,13 +43,15 @@ def _millis(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-async def connect(address: PostgresAddress, seconds: float, **settings: str) -> Any:
-    """A connection whose statements take no longer than `seconds`. `settings` are the session's own.
+async def connect(address: PostgresAddress, seconds: float, patience: float | None = None, **settings: str) -> Any:
+    """A connection whose statements take no longer than `seconds`, asked for again for as long as the patience lasts.
+    `settings` are the session's own.
 
     Raises:
         Unavailable: the server is away, or does not let us in; the cause says which.
     """
     begun, pause = time.monotonic(), 0.05
+    patience = PATIENCE_SECONDS if patience is None else patience
     while True:
         try:
             return await asyncpg.connect(
@@ -59,12 +63,14 @@ async def connect(address: PostgresAddress, seconds: float, **settings: str) -> 
             )
         except (OSError, TimeoutError, PostgresError, InterfaceError) as error:
             again = isinstance(error, ConnectionError) or getattr(error, "sqlstate", None) in RETRY_STATES
-            if not again or time.monotonic() - begun > PATIENCE_SECONDS:
+            if not again or time.monotonic() - begun > patience:
                 raise Unavailable("The database cannot be reached; try again", retry_after=1) from error
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 2, 0.2)
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether nothing more can be expected of the connection."""
-    return isinstance(error, OSError | TimeoutError)
+    """Whether nothing more can be expected of the connection. A server that stops says so first, and hangs up a moment
+    later: in between the driver takes the connection for open, and fails at its own state."""
+    state = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, OSError | TimeoutError | InternalClientError) or state[:2] == "08" or state in GONE_STATES

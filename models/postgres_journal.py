@@ -5,14 +5,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from asyncpg.exceptions import InterfaceError, PostgresError
+from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
 
 from errors import Unavailable
 from models.address import PostgresAddress
 from models.failures import failure_of
 from models.journal import Packed, encode
 from models.journal_writer import Fenced, JournalWriter
-from models.postgres_driver import connect
+from models.postgres_driver import connect, is_away
 
 MINE = "WITH mine AS (SELECT id FROM worker WHERE id = $1 FOR KEY SHARE)"
 """Whoever takes this worker for dead deletes its row, and waits for a window that is being stored; one that comes
@@ -54,11 +54,12 @@ class PostgresJournal(JournalWriter):
         async with self._turn:
             try:
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(self._address, self._seconds)
+                    # Whoever writes has a patience of their own.
+                    self._connection = await connect(self._address, self._seconds, 0)
                 return await self._connection.fetchval(statement, *values)
-            except (OSError, TimeoutError, PostgresError, InterfaceError) as error:
+            except (OSError, TimeoutError, PostgresError, InterfaceError, InternalClientError) as error:
                 self._drop()
-                if isinstance(error, TimeoutError) or failure_of(error) is not None:
+                if is_away(error) or failure_of(error) is not None:
                     raise Unavailable("The log cannot be written now; try again", retry_after=1) from error
                 raise
             except asyncio.CancelledError:

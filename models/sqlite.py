@@ -55,12 +55,12 @@ class SqliteDatabase(Database):
     def engines(self) -> tuple[AsyncEngine, ...]:
         return self._reader, self._writer
 
-    def _reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+    def _reading(self, urgent: bool) -> AbstractAsyncContextManager[AsyncSession]:  # noqa: ARG002
         return AsyncSession(self._reader, expire_on_commit=False, autoflush=False)
 
     def _still(self, audience: str) -> AbstractAsyncContextManager[AsyncSession]:  # noqa: ARG002
         # Ids are given in the order of the commits: there is one writer.
-        return self._reading()
+        return self._reading(False)
 
     @asynccontextmanager
     async def _writing(self, urgent: bool) -> AsyncIterator[AsyncSession]:

@@ -158,12 +158,14 @@ class Crowd:
 
 
 @asynccontextmanager
-async def servers(folder: Path, count: int, port: str = "0", grace: str = "5") -> AsyncIterator[list[Server]]:
+async def servers(
+    folder: Path, count: int, port: str = "0", grace: str = "5", **settings: str
+) -> AsyncIterator[list[Server]]:
     """So many `python app.py` on one data directory."""
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(count):
-            opening = running(folder, PORT=port, SHUTDOWN_GRACE_SECONDS=grace)
+            opening = running(folder, None, PORT=port, SHUTDOWN_GRACE_SECONDS=grace, **settings)
             started.append(await asyncio.to_thread(opening.__enter__))
             stack.push_async_callback(asyncio.to_thread, opening.__exit__, None, None, None)
         yield started
@@ -194,9 +196,9 @@ async def kill_alone(folder: Path) -> bool:
     return in_the_middle
 
 
-async def kill_one_of_two(folder: Path) -> bool:
+async def kill_one_of_two(folder: Path, **settings: str) -> bool:
     """False: somebody was not in mid-stream."""
-    async with servers(folder, 2) as (victim, other):
+    async with servers(folder, 2, **settings) as (victim, other):
         crowd = Crowd([victim, other], await asyncio.to_thread(register_on, victim))
         await crowd.gather(victim, LONG)
         await asyncio.sleep(random.uniform(0, 1))

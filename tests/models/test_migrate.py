@@ -182,7 +182,7 @@ def test_a_migration_that_fails_leaves_nothing_half_done(postgres: Postgres) -> 
 
 
 def test_a_server_that_is_not_there_is_said_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.postgres_driver.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("models.migrate.PATIENCE_SECONDS", 0.1)
     line = one_line(PostgresAddress.parse(f"postgresql://u:hidden@127.0.0.1:{free_port()}/chat"))
     assert "refused" in line.lower() or "connect" in line.lower()
     assert "hidden" not in line
