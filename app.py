@@ -38,6 +38,7 @@ from model_providers import open_catalog
 from models.migrate import migrate
 from models.opening import open_database
 from models.postgres import PoolLimits
+from models.usage import Limits
 from protocols import BoundedHttp, BoundedSocket
 from serve import (
     banner,
@@ -174,8 +175,9 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(engine.aclose)
         inputs, web = _input_limits(settings), _web_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
-        chats = Chats(database, engine, catalog, inputs)
-        sendings = Sendings(database, engine, catalog, inputs)
+        budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
+        chats = Chats(database, engine, catalog, inputs, budget)
+        sendings = Sendings(database, engine, catalog, inputs, budget)
         typing = Typing(bus, conversations)
         feed = Feed(database, settings.changes_keep_seconds)
         stack.push_async_callback(feed.aclose)
@@ -197,6 +199,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             engine=engine,
             typing=typing,
             catalog=catalog,
+            budget=budget,
             presence=Presence(web.sockets, web.guest_sockets, web.counted),
             limits=web,
             settings=WebSettings(settings.allowed_origins, settings.legacy_socket, ROOT / "web" / "dist"),

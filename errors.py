@@ -15,6 +15,7 @@ ChatError
 │   ├── TooLarge, TooSlow
 │   └── QueryTooComplex        QUERY_TOO_COMPLEX
 ├── RateLimited                RATE_LIMITED
+├── QuotaExceeded              QUOTA_EXCEEDED
 ├── Unavailable                UNAVAILABLE
 ├── ProviderError              PROVIDER_ERROR
 │   ├── ProviderBusy, ProviderRefused
@@ -32,6 +33,7 @@ ChatError
 StartError                     not a user's: one line for whoever starts the server, exit code 1
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -159,6 +161,18 @@ class QueryTooComplex(BadUserInput):
 class RateLimited(ChatError):
     code = ErrorCode.RATE_LIMITED
     default_message = "Too many requests"
+
+
+class QuotaExceeded(ChatError):
+    """A day's limit of tokens or money. `resets_at`: when the next day's begins; `retry_after` may be sooner, where
+    answers under way hold what they may not need."""
+
+    code = ErrorCode.QUOTA_EXCEEDED
+    default_message = "Your limit for today is used up"
+
+    def __init__(self, message: str | None = None, *, resets_at: datetime, retry_after: float) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.resets_at = resets_at
 
 
 class Unavailable(ChatError):

@@ -17,6 +17,7 @@ from chat.sending import Sendings
 from chat.typing import Typing
 from errors import Unavailable
 from models.database import Database
+from models.usage import Limits
 from providers.catalog import Catalog
 
 
@@ -88,6 +89,7 @@ class Services:
     engine: Engine
     typing: Typing
     catalog: Catalog
+    budget: Limits
     presence: Presence
     limits: WebLimits
     settings: WebSettings

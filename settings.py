@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
@@ -164,6 +165,12 @@ class Settings(BaseSettings):
     runs_per_process: Count = Field(256, description="answers written at the same time")
     runs_per_user: Count = Field(8, description="answers running or waiting for one user")
     run_queue: Count = Field(1_000, description="answers waiting for their turn")
+    tokens_per_day: int | None = Field(
+        None, ge=1, le=10**15, description="tokens of one user in a UTC day, prompts and answers together"
+    )
+    cost_per_day_usd: Decimal | None = Field(
+        None, ge=0, le=10**6, description="US dollars of one user in a UTC day, for models whose price is known"
+    )
     run_seconds: Seconds = Field(600, description="longest life of a run")
     run_chars: Count = Field(400_000, description="longest text of a run")
     first_token_seconds: Seconds = Field(300, description="longest wait for a model's first chunk")
@@ -276,6 +283,11 @@ class Settings(BaseSettings):
         """A variable that MODELS_FILE names: from the environment, else from `.env`; None if it is unset or blank."""
         value = os.environ.get(name) or dotenv_values(".env").get(name) or ""
         return value.strip() or None
+
+    @cached_property
+    def nanos_per_day(self) -> int | None:
+        """COST_PER_DAY_USD in billionths of a dollar."""
+        return None if self.cost_per_day_usd is None else int(self.cost_per_day_usd * 10**9)
 
     def provider_keys(self) -> dict[str, str]:
         """The keys that are really set, placeholders of the guide left out."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 from chat.access import allowed
+from chat.budget import needed, reserve
 from chat.changes import tell_run
 from chat.engine import Engine
 from chat.events import RunEvent, RunFinished, text_of
@@ -21,6 +22,7 @@ from models.columns import utc_now
 from models.database import Database
 from models.member import MemberRole
 from models.run import Run, RunStatus, release_key, run_by_key, runs_of
+from models.usage import UNLIMITED, Limits
 from providers.base import Turn
 from providers.catalog import Candidate, Catalog
 
@@ -45,11 +47,14 @@ class Answer:
 
 
 class Chats:
-    def __init__(self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits) -> None:
+    def __init__(
+        self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits, budget: Limits = UNLIMITED
+    ) -> None:
         self._database = database
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
+        self._budget = budget
 
     @property
     def limits(self) -> InputLimits:
@@ -67,7 +72,7 @@ class Chats:
         the run is cancelled when the last follower has left. `user_id` None is a guest of the legacy socket.
 
         Raises:
-            BadUserInput, ModelUnavailable, RateLimited, Unavailable
+            BadUserInput, ModelUnavailable, RateLimited, QuotaExceeded, Unavailable
         """
         turns = self._clean_turns(chat.turns)
         prompt = Prompt(turns, clean_temperature(chat.temperature), clean_max_tokens(chat.max_tokens))
@@ -93,10 +98,13 @@ class Chats:
         with self._engine.place(user_id) as place:
             run = self._new_run(user_id, requested, candidates)
             run.idempotency_key = key
+            if self._budget.any:
+                run.reserved_tokens, run.reserved_nanos = needed(prompt.turns, prompt.max_tokens, candidates)
             async with self._database.write() as session:
                 if user_id is not None:
                     await check_key(session, user_id, key)
                 session.add(run)
+                await reserve(session, self._budget, run)
                 await tell_run(session, run)
             return self._engine.launch(place, run, Work(partial(_already, prompt), candidates))
 

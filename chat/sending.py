@@ -8,10 +8,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.access import allowed
 from chat.branches import append, set_head
+from chat.budget import needed, reserve
 from chat.changes import tell_conversation, tell_run
 from chat.engine import Engine
 from chat.events import RunEvent
 from chat.generation import Prompt
+from chat.history import Branch, read_branch
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
 from chat.jobs import Work
 from chat.keys import KeyTaken, check_key
@@ -22,13 +24,12 @@ from models.columns import utc_now
 from models.conversation import Conversation
 from models.database import Database
 from models.member import MemberRole
-from models.message import Message, MessageStatus, message_in, messages_of, on_path, path_to
+from models.message import Message, MessageStatus, message_in, messages_of, on_path
 from models.run import Run, RunStatus, run_by_key, runs_writing
-from providers.base import Role, Turn
+from models.usage import UNLIMITED, Limits
+from providers.base import Role
 from providers.catalog import Catalog
 
-HISTORY = 400
-"""Messages read back for a prompt: more than any window here holds, so that a long conversation costs no more."""
 MAX_WRITING = 16
 """Answers under way in one conversation, whoever asked for them: a cursor of conversationEvents names each."""
 
@@ -49,11 +50,14 @@ class Asking:
 
 
 class Sendings:
-    def __init__(self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits) -> None:
+    def __init__(
+        self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits, budget: Limits = UNLIMITED
+    ) -> None:
         self._database = database
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
+        self._budget = budget
 
     async def send(
         self, user_id: str, conversation_id: str, content: str, asking: Asking, parent_id: str | None = None
@@ -64,7 +68,7 @@ class Sendings:
             NotFound: no such conversation, or no such parent in it.
             Forbidden: the user may only read it.
             RunActive: an answer is under way in the branch.
-            BadUserInput, ModelUnavailable, RateLimited, Unavailable
+            BadUserInput, ModelUnavailable, RateLimited, QuotaExceeded, Unavailable
         """
         clean(content, "content", self._limits.message, least=1)
 
@@ -81,7 +85,7 @@ class Sendings:
         """A sibling of one's message with another text, and an answer to it.
 
         Raises:
-            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, Unavailable
+            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, QuotaExceeded, Unavailable
         """
         clean(content, "content", self._limits.message, least=1)
 
@@ -97,7 +101,7 @@ class Sendings:
         """A sibling of the answer.
 
         Raises:
-            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, Unavailable
+            NotFound, Forbidden, RunActive, BadUserInput, ModelUnavailable, RateLimited, QuotaExceeded, Unavailable
         """
 
         async def place(session: AsyncSession) -> tuple[Conversation, Message | None, str | None]:
@@ -144,6 +148,7 @@ class Sendings:
 
     async def _start(self, user_id: str, asking: Asking, key: str | None, place: Placing) -> tuple[Message, Run]:
         temperature, max_tokens = clean_temperature(asking.temperature), clean_max_tokens(asking.max_tokens)
+        branch = await self._branch(place)
         with self._engine.place(user_id) as reserved:
             async with self._database.write() as session:
                 await check_key(session, user_id, key)
@@ -162,10 +167,22 @@ class Sendings:
                         max_tokens=max_tokens,
                     )
                 )
+                if branch is not None:
+                    turns = await branch.turns_to(session, conversation, parent, content)
+                    waited = sum(clean_max_tokens(other.max_tokens) for other in before)
+                    run.reserved_tokens, run.reserved_nanos = needed(turns, max_tokens, candidates, waited)
                 question = await self._lay(session, conversation, parent, content, user_id, run)
             behind = partial(self._wait_for, before) if before else None
             self._engine.launch(reserved, run, Work(partial(self._prompt, run), candidates, behind))
         return question, run
+
+    async def _branch(self, place: Placing) -> Branch | None:
+        """What has to be known of the prompt before it is stored; None: nothing, since nothing is limited."""
+        if not self._budget.any:
+            return None
+        async with self._database.read() as session:
+            conversation, parent, _ = await place(session)
+            return await Branch.read(session, conversation, None if parent is None else parent.id)
 
     async def _before(
         self, session: AsyncSession, conversation: Conversation, parent: Message | None, queue: bool
@@ -224,6 +241,7 @@ class Sendings:
         conversation.updated_at = utc_now()
         session.add(run)
         await session.flush()
+        await reserve(session, self._budget, run)
         await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, [message.id for message in added])
         await tell_conversation(session, conversation, ChangeKind.RUN, [run.id])
         await tell_run(session, run)
@@ -236,8 +254,7 @@ class Sendings:
             answer = await session.get(Message, run.message_id)
             if conversation is None or answer is None or answer.parent_id is None:
                 raise NotFound("The conversation is gone")
-            history = await path_to(session, answer.parent_id, HISTORY)
-        turns = history_turns(conversation, history)
+            turns = await read_branch(session, conversation, answer.parent_id)
         return Prompt(turns, clean_temperature(run.temperature), clean_max_tokens(run.max_tokens))
 
     async def restart(self, run: Run, before: list[RunEvent]) -> bool:
@@ -273,10 +290,3 @@ async def _above(session: AsyncSession, runs: Sequence[Run], message_id: str) ->
     writing = {run.message_id: run for run in runs if run.message_id is not None}
     above = await on_path(session, message_id, list(writing)) if writing else ()
     return [writing[found] for found in above]
-
-
-def history_turns(conversation: Conversation, messages: Sequence[Message]) -> tuple[Turn, ...]:
-    """What the model is told: the system prompt, then the branch without answers that never came to a word."""
-    turns = [Turn(Role.SYSTEM, conversation.system_prompt)] if conversation.system_prompt else []
-    turns += [Turn(Role(message.role), message.content) for message in messages if message.content.strip()]
-    return tuple(turns)

@@ -58,14 +58,15 @@ class ModelStats:
 
 
 async def count_run(session: AsyncSession, run: Run) -> None:
-    """Add a run that has just ended to its user's counters, on the day on which it was asked for."""
+    """Add a run that has just ended to its user's counters, on the day on which it was asked for, and give back what
+    was held for it."""
     if run.user_id is None:
         return
     tokens = (run.prompt_tokens or 0) + (run.completion_tokens or 0)
     asked = run.prompt_tokens is not None
     spent = Spent(tokens, run.cost_nanos if asked else 0)
     await add_to_counters(session, run.user_id, tokens=tokens)
-    await add_to_day(session, run.user_id, run.created_at.date(), spent)
+    await add_to_day(session, run.user_id, run.created_at.date(), spent, run.reserved_tokens, run.reserved_nanos)
     await add_to_model(session, run.user_id, run.model, run.provider, bucket_of(run.time_to_first_token_ms), spent)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from errors import BadUserInput, ChatError, ErrorCode, QueryTooComplex
+from errors import BadUserInput, ChatError, ErrorCode, QueryTooComplex, QuotaExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,8 @@ def format_chat_error(error: ChatError) -> dict[str, Any]:
         extensions["field"] = error.field
     if error.retry_after is not None:
         extensions["retryAfter"] = error.retry_after
+    if isinstance(error, QuotaExceeded):
+        extensions["resetsAt"] = error.resets_at.isoformat()
     return {"message": error.message, "extensions": extensions}
 
 

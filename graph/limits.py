@@ -31,7 +31,7 @@ MAX_COST = 30_000
 """In plain fields of the answer, which take 13 to 20 µs each: half a second. 100 conversations with 20 messages fit."""
 COSTS = {
     **dict.fromkeys(("author", "usage", "run", "parent", "message", "conversation", "head", "activeRun", "members"), 8),
-    **dict.fromkeys(("messages", "siblings", "daily", "byModel"), 60),
+    **dict.fromkeys(("messages", "siblings", "daily", "byModel", "quota"), 60),
 }
 """Of fields that are looked up, 0.1 ms each in batches, and of those that take a read of their own, 1 ms each."""
 LISTS = {"conversations": DEFAULT_SIZE, "messages": DEFAULT_SIZE, "siblings": 5, "daily": DEFAULT_DAYS, "byModel": 10}

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import strawberry
 
+from chat.budget import quota_of
 from chat.stats import MOST_DAYS, daily_stats, model_stats, user_stats
 from graph.context import Info
 from graph.types import dollars
@@ -34,12 +35,39 @@ class ModelUsage:
     median_time_to_first_token_ms: float | None = strawberry.field(description="From a histogram: off by at most 10%.")
 
 
+@strawberry.type(description="Answers under way hold what they may take, so that it is not left for others.")
+class Quota:
+    tokens_per_day: int | None = strawberry.field(description="Null: no limit, as all of these.")
+    tokens_left: int | None
+    cost_per_day_usd: float | None
+    cost_left_usd: float | None
+    resets_at: datetime.datetime
+
+
+def _int(amount: int | None) -> int | None:
+    return None if amount is None else min(amount, MOST)
+
+
 @strawberry.type
 class Stats:
     total_conversations: int
     total_messages: int = strawberry.field(description="On the active branches.")
     total_tokens: int = strawberry.field(description="Of every run that the viewer ever caused.")
     average_messages_per_conversation: float
+
+    @strawberry.field(description="What the viewer may still use today; null where nothing is limited.")
+    async def quota(self, info: Info) -> Quota | None:
+        services = info.context.services
+        quota = await quota_of(services.database, services.budget, info.context.user_id)
+        if quota is None:
+            return None
+        return Quota(
+            tokens_per_day=_int(quota.limits.tokens),
+            tokens_left=_int(quota.tokens_left),
+            cost_per_day_usd=dollars(quota.limits.nanos),
+            cost_left_usd=dollars(quota.nanos_left),
+            resets_at=quota.resets_at,
+        )
 
     @strawberry.field(description="Every day, also those without use; the oldest first.")
     async def daily(self, info: Info, days: Days = DEFAULT_DAYS) -> list[DailyUsage]:

@@ -30,7 +30,8 @@ ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 class Run(SQLModel, table=True):
     """`user_id` is None for a guest of the legacy socket; `conversation_id` is None for a stateless run.
     `worker` writes the run; an active run whose worker has no lease any more is nobody's. `prompt_estimate`: tokens of
-    what was sent. `cost_nanos`: billionths of a US dollar, None when nobody knows the price."""
+    what was sent. `cost_nanos`: billionths of a US dollar, None when nobody knows the price. `reserved_…`: what is held
+    of the user's day until the run has ended."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -68,6 +69,8 @@ class Run(SQLModel, table=True):
     worker: str | None = None
     cancel_requested: bool = False
     prompt_estimate: int | None = None
+    reserved_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    reserved_nanos: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     temperature: float | None = None
     max_tokens: int | None = None
 

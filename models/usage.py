@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ColumnElement, update
+from sqlalchemy import BigInteger, Column, ColumnElement, and_, true, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,7 +18,8 @@ OTHERS = "other"
 
 
 class DailyUsage(SQLModel, table=True):
-    """A UTC day of a user's. `unpriced`: how many of the messages cost nobody knows what."""
+    """A UTC day of a user's. `unpriced`: how many of the messages cost nobody knows what. `reserved_…`: held for runs
+    that are under way."""
 
     __tablename__ = "daily_usage"
 
@@ -28,6 +29,8 @@ class DailyUsage(SQLModel, table=True):
     unpriced: int = 0
     tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     cost_nanos: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    reserved_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    reserved_nanos: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
 
 
 class ModelUsage(SQLModel, table=True):
@@ -63,10 +66,53 @@ def _more(table: type[SQLModel], amounts: dict[str, int]) -> dict[str, ColumnEle
     return {name: getattr(table, name) + amount for name, amount in amounts.items()}
 
 
-async def add_to_day(session: AsyncSession, user_id: str, day: date, spent: Spent) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of each user's UTC day; money in billionths of a US dollar. None: no limit."""
+
+    tokens: int | None = None
+    nanos: int | None = None
+
+    @property
+    def any(self) -> bool:
+        return self.tokens is not None or self.nanos is not None
+
+
+UNLIMITED = Limits()
+NONE_HELD = {"reserved_tokens": 0, "reserved_nanos": 0}
+
+
+async def hold(session: AsyncSession, user_id: str, day: date, tokens: int, nanos: int, limits: Limits) -> bool:
+    """Reserve so much of the day, unless it is more than what is left; looks and takes in one statement."""
+    day_, left = DailyUsage, []
+    for limit, amount, used, held in (
+        (limits.tokens, tokens, day_.tokens, day_.reserved_tokens),
+        (limits.nanos, nanos, day_.cost_nanos, day_.reserved_nanos),
+    ):
+        if limit is not None and amount > limit:
+            return False
+        if limit is not None:
+            left.append(col(used) + col(held) <= limit - amount)
+    key, amounts = {"user_id": user_id, "day": day}, {"reserved_tokens": tokens, "reserved_nanos": nanos}
+    statement = insert_into(session, DailyUsage).values(**key, messages=0, **Spent(0, 0).columns, **amounts)
+    taken = statement.on_conflict_do_update(
+        index_elements=list(key), set_=_more(DailyUsage, amounts), where=and_(true(), *left)
+    )
+    return bool((await session.exec(taken)).rowcount)
+
+
+async def add_to_day(session: AsyncSession, user_id: str, day: date, spent: Spent, tokens: int, nanos: int) -> None:
+    """Count a run, and give back what was reserved for it: so many tokens, so many nanos."""
     key, amounts = {"user_id": user_id, "day": day}, {"messages": 1, **spent.columns}
-    statement = insert_into(session, DailyUsage).values(**key, **amounts)
-    await session.exec(statement.on_conflict_do_update(index_elements=list(key), set_=_more(DailyUsage, amounts)))
+    statement = insert_into(session, DailyUsage).values(**key, **amounts, **NONE_HELD)
+    changes = _more(DailyUsage, amounts | {"reserved_tokens": -tokens, "reserved_nanos": -nanos})
+    await session.exec(statement.on_conflict_do_update(index_elements=list(key), set_=changes))
+
+
+async def day_of(session: AsyncSession, user_id: str, day: date) -> DailyUsage | None:
+    """As it is now, whatever this session has read before."""
+    query = select(DailyUsage).where(DailyUsage.user_id == user_id, DailyUsage.day == day)
+    return (await session.exec(query.execution_options(populate_existing=True))).first()
 
 
 async def add_to_model(

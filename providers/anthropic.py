@@ -6,15 +6,17 @@ The stream is read by `anthropic_wire`.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from providers.answers import read_answer
-from providers.anthropic_wire import MessageReader, message_request, refused_by
-from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
+from providers.anthropic_wire import MessageReader, message_request, refused_by, thinks
+from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, no_thoughts
 from providers.failures import provider_errors
 from providers.sdk import BoundedErrors, imported
+from providers.turns import room_to_think
 from providers.vendors import ANTHROPIC
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ class AnthropicProvider:
         return [ANTHROPIC.sold(model) for model in ANTHROPIC.known]
 
     def find(self, model: str) -> ModelInfo | None:
-        return ANTHROPIC.sold(model) if ANTHROPIC.has(model) else None
+        if not ANTHROPIC.has(model):
+            return None
+        return replace(ANTHROPIC.sold(model), thoughts=room_to_think if thinks(model) else no_thoughts)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         deadline = asyncio.get_running_loop().time() + self._patience.first

@@ -41,6 +41,11 @@ _STATUS = {
 _EARLIER = re.compile(r"claude-(?:instant|v\d|[234]|[a-z]+-4-(?:[0-6]|2025\d{4})(?!\d))")
 
 
+def thinks(model: str) -> bool:
+    """Whether it is asked to think, and gets `room_to_think`."""
+    return not _EARLIER.match(model)
+
+
 def message_request(request: GenerationRequest) -> tuple[dict[str, object], Mapping[str, str]]:
     """The body of a streamed request, and the headers that it needs."""
     system, turns = dialogue(request.turns)
@@ -51,7 +56,7 @@ def message_request(request: GenerationRequest) -> tuple[dict[str, object], Mapp
     }
     if system:
         body["system"] = system
-    if _EARLIER.match(request.model):
+    if not thinks(request.model):
         temperature = min(request.temperature, 1.0)
         return body | {"max_tokens": request.max_tokens, "temperature": temperature}, WITH_TEMPERATURE
     room = room_to_think(request.max_tokens)

@@ -1,6 +1,6 @@
 """The port between a run and whatever writes its text: a request in; text, reasoning, usage and finish out."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -90,17 +90,24 @@ class Patience:
     between: float = 60.0
 
 
+def no_thoughts(_max_tokens: int) -> int:
+    """Of models whose thoughts, if they have any, are part of max_tokens."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that can be asked for. `unavailable_reason` is None when it can answer now, else one line for
-    the user. `context_window` is in tokens, prompt and answer together. `price`: what it costs now, if anyone knows; it
-    need not be told by `Provider.models`, only by `find`."""
+    the user. `context_window` is in tokens, prompt and answer together. `price`: what it costs now, if anyone knows.
+    `thoughts`: tokens that it may think, and be paid for, beside an answer of so many. These two need not be told by
+    `Provider.models`, only by `find`."""
 
     id: str
     provider: str
     context_window: int | None
     unavailable_reason: str | None = None
     price: Price | None = None
+    thoughts: Callable[[int], int] = no_thoughts
 
 
 class Provider(Protocol):

@@ -7,15 +7,17 @@ of the processor to ask with 200 turns, which holds up every other answer. The t
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from urllib.parse import quote
 
 import httpx2
 import orjson
 
 from providers.answers import read_answer
-from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
+from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, no_thoughts
 from providers.failures import provider_errors
-from providers.google_wire import ContentReader, content_request
+from providers.google_wire import ContentReader, content_request, thinks
+from providers.turns import room_to_think
 from providers.vendors import GOOGLE
 
 BASE_URL = "https://generativelanguage.googleapis.com"
@@ -36,7 +38,9 @@ class GoogleProvider:
         return [GOOGLE.sold(model) for model in GOOGLE.known]
 
     def find(self, model: str) -> ModelInfo | None:
-        return GOOGLE.sold(model) if GOOGLE.has(model) else None
+        if not GOOGLE.has(model):
+            return None
+        return replace(GOOGLE.sold(model), thoughts=room_to_think if thinks(model) else no_thoughts)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         deadline = asyncio.get_running_loop().time() + self._patience.first

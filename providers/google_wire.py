@@ -46,15 +46,19 @@ _NEWEST = (99, 0)  # of gemini-flash-latest
 _NO_THOUGHTS = re.compile(r"-(image|tts|live|audio|embedding)")
 
 
+def thinks(model: str) -> bool:
+    """Whether it is asked to think, and gets `room_to_think`."""
+    return _generation(model) >= (2, 5) and not _NO_THOUGHTS.search(model)
+
+
 def content_request(request: GenerationRequest) -> dict[str, object]:
     """The body of a streamed request."""
     system, turns = dialogue(request.turns)
-    generation = _generation(request.model)
     config: dict[str, object] = {"maxOutputTokens": request.max_tokens}
-    if generation < (3, 0):
+    if _generation(request.model) < (3, 0):
         # Later models are made for their own; they ignore another temperature, and are going to refuse it.
         config["temperature"] = request.temperature
-    if generation >= (2, 5) and not _NO_THOUGHTS.search(request.model):
+    if thinks(request.model):
         config["maxOutputTokens"] = request.max_tokens + room_to_think(request.max_tokens)
         config["thinkingConfig"] = {"includeThoughts": True}
     body: dict[str, object] = {

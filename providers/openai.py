@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from errors import ContentFiltered, ContextTooLong
 from providers.answers import Response
-from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
+from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, no_thoughts
 from providers.failures import Garbled, Refused, provider_errors, refusal
 from providers.listing import ModelList
-from providers.openai_body import Quirk, another_way, completion_body, first_guess
+from providers.openai_body import Quirk, another_way, completion_body, first_guess, room_for_thought
 from providers.openai_models import MAX_LIST_BYTES, chat_models, listed_models
 from providers.openai_wire import read_completion, refused_by
 from providers.prices import context_window, list_price
@@ -84,6 +84,7 @@ class OpenAIProvider:
             window or context_window(self._source, model),
             self._list.unavailable,
             list_price(self._source, model),
+            room_for_thought if Quirk.OWN_TEMPERATURE in self._known_quirks(model) else no_thoughts,
         )
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
@@ -99,7 +100,7 @@ class OpenAIProvider:
     @asynccontextmanager
     async def _asked(self, request: GenerationRequest, deadline: float) -> AsyncIterator[Response]:
         """The answer's head; asked for in other ways while it is only the way that is refused."""
-        known = quirks = self._quirks.get(request.model, self._first_guess(request.model))
+        known = quirks = self._known_quirks(request.model)
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -116,6 +117,9 @@ class OpenAIProvider:
             yield response.http_response
         finally:
             await response.close()
+
+    def _known_quirks(self, model: str) -> frozenset[Quirk]:
+        return self._quirks.get(model, self._first_guess(model))
 
     def _first_guess(self, model: str) -> frozenset[Quirk]:
         return first_guess(model, of_openai=self._base_url is None)

@@ -56,6 +56,11 @@ def another_way(words: str, tried: Set[Quirk], known: Set[Quirk], *, takes_usage
     return frozenset(tried | {Quirk.NO_USAGE})
 
 
+def room_for_thought(max_tokens: int) -> int:
+    """Tokens beside the answer's own, of a model with Quirk.OWN_TEMPERATURE: those are the ones that think."""
+    return ROOM_FOR_THOUGHT * max_tokens
+
+
 def completion_body(request: GenerationRequest, quirks: Set[Quirk] = frozenset({Quirk.OLD_LIMIT})) -> dict[str, object]:
     """The JSON of a streamed request."""
     body: dict[str, object] = {
@@ -65,7 +70,7 @@ def completion_body(request: GenerationRequest, quirks: Set[Quirk] = frozenset({
     }
     limit = request.max_tokens
     if Quirk.OWN_TEMPERATURE in quirks:
-        limit += ROOM_FOR_THOUGHT * request.max_tokens
+        limit += room_for_thought(limit)
     else:
         body["temperature"] = request.temperature
     body["max_tokens" if Quirk.OLD_LIMIT in quirks else "max_completion_tokens"] = limit

@@ -10,7 +10,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from errors import ChatError, ErrorCode, InternalError, TooLarge, TooSlow
+from errors import ChatError, ErrorCode, InternalError, QuotaExceeded, TooLarge, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +55,18 @@ def status_of(error: ChatError) -> int:
 
 
 def error_response(error: ChatError) -> Response:
-    """`{"detail": text}`; for 422 FastAPI's list of `{type, loc, msg}`. 429 always says when to come back."""
+    """`{"detail": text}`; for 422 FastAPI's list of `{type, loc, msg}`. 429 always says when to come back,
+    and `resets_at` when a day's limit begins anew."""
     status = status_of(error)
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 429 or error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or RETRY_SECONDS)))
-    return json_response({"detail": _detail(error, status)}, status, headers)
+    body = {"detail": _detail(error, status)}
+    if isinstance(error, QuotaExceeded):
+        body["resets_at"] = error.resets_at.isoformat()
+    return json_response(body, status, headers)
 
 
 def _detail(error: ChatError, status: int) -> object:

@@ -7,7 +7,7 @@ import orjson
 
 from chat.chats import raise_failure
 from chat.events import RunEvent, RunFinished, RunTextDelta
-from errors import BadUserInput, ChatError, TooLarge
+from errors import BadUserInput, ChatError, QuotaExceeded, TooLarge
 
 Frame = dict[str, Any]
 
@@ -36,7 +36,10 @@ def read_frame(message: Mapping[str, Any], limit: int) -> Frame:
 
 
 def error_frame(error: ChatError) -> Frame:
-    return {"type": "error", "code": error.code, "message": error.message}
+    frame: Frame = {"type": "error", "code": error.code, "message": error.message}
+    if isinstance(error, QuotaExceeded):
+        frame |= {"retry_after": error.retry_after, "resets_at": error.resets_at.isoformat()}
+    return frame
 
 
 def frame_of(event: RunEvent) -> Frame | None:

@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "chat/gathering": "people/test_happenings",
     "chat/feed": "people/test_happenings",
     "chat/happenings": "people/test_happenings",
+    "chat/history": "people/test_tree, chat/test_budget",
     "chat/jobs": "chat/test_engine",
     "chat/keeper": "log/test_workers",
     "chat/keys": "chat/test_chats",

@@ -24,6 +24,7 @@ from models.conversation import Conversation
 from models.database import Database
 from models.opening import open_database
 from models.run import Run
+from models.usage import UNLIMITED, Limits
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, TextChunk
 from providers.catalog import Catalog
 from providers.scripted import ScriptedProvider
@@ -137,6 +138,7 @@ async def open_core(
     fallback: Sequence[str] = (),
     providers: Sequence[Provider] = (),
     generation: GenerationLimits = GENERATION,
+    budget: Limits = UNLIMITED,
     restart: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Core]:
@@ -149,7 +151,8 @@ async def open_core(
     try:
         await engine.start()
         conversations = Conversations(database, engine, catalog, inputs)
-        chats, sendings = Chats(database, engine, catalog, inputs), Sendings(database, engine, catalog, inputs)
+        chats = Chats(database, engine, catalog, inputs, budget)
+        sendings = Sendings(database, engine, catalog, inputs, budget)
         engine.keeper.price_of = catalog.price
         if restart:
             engine.keeper.restart = sendings.restart

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 from sqlmodel import select
 
+from chat.budget import reserve
 from chat.chats import StatelessChat
 from chat.drafts import ConversationDraft, MessageDraft
 from chat.latency import bucket_of
@@ -32,12 +33,13 @@ from models.journal import add_segment, pack
 from models.message import Message, MessageStatus
 from models.migrate import migrate
 from models.run import Run, RunStatus
-from models.usage import DailyUsage, ModelUsage, days_of, models_of
+from models.usage import DailyUsage, Limits, ModelUsage, days_of, models_of
 from providers.base import Role, Turn
 from tests.chat.conftest import Core, open_core
 from tests.conftest import all_messages
 
 TEMPLATE = Path(tempfile.mkdtemp()) / "chat.db"
+AMPLE = Limits(10**12, 10**15)
 PRICED = "scripted@2.5/10:"
 SCRIPTS = st.sampled_from(
     ["text=a,usage=3/4", "text=a,text=b", "fail=PROVIDER_ERROR", "text=a,cut", "think=a,usage=1/1", "wait=0.01,text=c"]
@@ -58,7 +60,7 @@ class Counters(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.folder = tempfile.TemporaryDirectory()
         path = Path(shutil.copy(TEMPLATE, Path(self.folder.name) / "chat.db"))
-        self.core: Core = self.runner.run(self.stack.enter_async_context(open_core(path)))
+        self.core: Core = self.runner.run(self.stack.enter_async_context(open_core(path, budget=AMPLE)))
         self.user = self.runner.run(self.core.user())
         self.open: list[Run] = []
 
@@ -106,6 +108,23 @@ class Counters(RuleBasedStateMachine):
 
         self.runner.run(send())
 
+    @rule(conversation=conversations, script=SCRIPTS, cancelled=st.booleans())
+    def send_behind_another(self, conversation: str, script: str, cancelled: bool) -> None:
+        async def send() -> None:
+            row = await self.core.conversations.find(self.user, conversation)
+            assert row is not None
+            for run in self.open:
+                await self.core.events(self.user, run)
+            first = await self.core.send(self.user, "wait=0.01,text=c", row)
+            row = await self.core.conversations.find(self.user, conversation)
+            assert row is not None
+            second = await self.core.ask(self.user, row, f"{PRICED}{script}", queue=True)
+            self.open = [first, second]
+            if cancelled:
+                await self.core.chats.cancel(self.user, second.id)
+
+        self.runner.run(send())
+
     @rule()
     def cancel(self) -> None:
         for run in self.open:
@@ -118,8 +137,10 @@ class Counters(RuleBasedStateMachine):
         async def die() -> None:
             run = Run(user_id=self.user, requested_model="m", model="lost", provider="p", worker="killed")
             run.status, run.prompt_estimate = RunStatus.RUNNING, len(text)
+            run.reserved_tokens, run.reserved_nanos = 50, 60
             async with self.core.database.write() as session:
                 session.add(run)
+                await reserve(session, AMPLE, run)
                 if text:
                     await add_segment(session, pack(run.id, 0, [["t", text]]))
             await self.core.engine.keeper.recover()
@@ -169,10 +190,18 @@ class Counters(RuleBasedStateMachine):
             runs = (await session.exec(select(Run).where(Run.user_id == self.user))).all()
             days = await days_of(session, self.user, date.min, date.max)
             _check_usage([run for run in runs if not run.active], days, await models_of(session, self.user))
+            _check_reservations([run for run in runs if run.active], days)
         stats = await user_stats(self.core.database, self.user)
         assert (stats.total_conversations, stats.total_messages) == (len(rows), counted)
         if not any(run.active for run in runs):
             assert stats.total_tokens == sum((run.prompt_tokens or 0) + (run.completion_tokens or 0) for run in runs)
+
+
+def _check_reservations(active: list[Run], days: Sequence[DailyUsage]) -> None:
+    for day in days:
+        mine = [run for run in active if run.created_at.date() == day.day]
+        held = sum(run.reserved_tokens for run in mine), sum(run.reserved_nanos for run in mine)
+        assert (day.reserved_tokens, day.reserved_nanos) == held
 
 
 def _check_usage(ended: list[Run], days: Sequence[DailyUsage], models: Sequence[ModelUsage]) -> None:
@@ -180,7 +209,7 @@ def _check_usage(ended: list[Run], days: Sequence[DailyUsage], models: Sequence[
     for run in ended:
         by_day[run.created_at.date()].append(run)
         by_model[run.model, run.provider, bucket_of(run.time_to_first_token_ms)].append(run)
-    assert {row.day: (row.messages, *_sums(row)) for row in days} == {
+    assert {row.day: (row.messages, *_sums(row)) for row in days if row.messages} == {
         day: _recounted(runs) for day, runs in by_day.items()
     }
     assert {(row.model, row.provider, row.bucket): (row.runs, *_sums(row)) for row in models} == {

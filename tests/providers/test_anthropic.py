@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from errors import ErrorCode
+from providers.anthropic import AnthropicProvider
 from providers.anthropic_wire import message_request
 from providers.base import FinishReason, GenerationRequest, Role, Turn, Usage
 from tests.providers.conformance import CALM, ProviderConformance, asking, told_by
@@ -101,6 +102,7 @@ async def test_earlier_models_are_told_a_temperature(server: AnthropicFake, mode
     asked = server.seen[0].json
     assert (asked["temperature"], asked["max_tokens"]) == (1.0, 64)
     assert "thinking" not in asked
+    assert thoughts_of(model) == 0
     assert server.seen[0].headers["anthropic-version"] == "2023-06-01"
 
 
@@ -110,6 +112,13 @@ def test_later_models_are_asked_for_their_thoughts(model: str) -> None:
     assert "thinking" in body
     assert not body.keys() & {"temperature", "system"}
     assert not headers
+    assert body["max_tokens"] == 64 + thoughts_of(model), "what is asked for can be reserved"
+
+
+def thoughts_of(model: str) -> int:
+    found = AnthropicProvider("key").find(model)
+    assert found is not None
+    return found.thoughts(64)
 
 
 async def test_a_conversation_that_breaks_the_vendors_rules_is_mended(server: AnthropicFake) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from errors import ErrorCode
 from providers.base import FinishReason, GenerationRequest, Role, Turn, Usage
+from providers.google import GoogleProvider
 from providers.google_wire import content_request
 from tests.providers.conformance import CALM, ProviderConformance, asking, told_by
 from tests.providers.fakes.base import Told
@@ -102,6 +103,9 @@ def test_each_generation_is_asked_for_what_it_takes(model: str, temperature: boo
     assert config.get("temperature") == (1.8 if temperature else None)
     assert config["maxOutputTokens"] == (64 + 2048 if thinks else 64)
     assert ("thinkingConfig" in config) is thinks
+    found = GoogleProvider("key").find(model)
+    assert found is not None
+    assert config["maxOutputTokens"] == 64 + found.thoughts(64), "what is asked for can be reserved"
 
 
 @pytest.mark.parametrize("model", ["../../secrets", "gemini-1?key=x", "gemini 2", "gemini-1:other", "gemini/x"])

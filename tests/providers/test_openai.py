@@ -80,6 +80,10 @@ class TestAsking:
             assert len(fake.seen) == requests
             assert await told_by(provider, asking(fake)) == told
             assert len(fake.seen) == requests + 1, "the second time it knows"
+            found = provider.find(asking(fake).model)
+            assert found is not None
+            limits = [fake.seen[-1].json.get(name) for name in ("max_tokens", "max_completion_tokens")]
+            assert asking(fake).max_tokens + found.thoughts(asking(fake).max_tokens) in limits
             await provider.aclose()
 
     async def test_what_is_refused_in_any_way_is_refused(self) -> None:
@@ -182,6 +186,10 @@ class TestModels:
         assert found is not None
         assert found.context_window == 16_385
         assert found.price is not None
+        assert found.thoughts(100) == 0
+        thinker = provider.find("o4-mini")
+        assert thinker is not None
+        assert thinker.thoughts(100) == 400
         for other in ("claude-sonnet-5-5", "llama", "a-model"):
             assert provider.find(other) is None
         await provider.aclose()
