@@ -20,7 +20,7 @@ run: .venv/installed ## serve a real chat on http://localhost:8000
 
 test: .venv/installed-dev ## run every test
 	@$(MAKE) --no-print-directory web
-	$(PYTHON) -m pytest $(TESTS)
+	$(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 lint: .venv/installed-dev ## ruff, mypy (strict), import contracts, schema drift
 	$(PYTHON) -m ruff check .

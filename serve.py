@@ -143,6 +143,15 @@ class RedactTokens(logging.Filter):
         return True
 
 
+class OneLineForClients(logging.Filter):
+    """A frame that is not UTF-8 is a client's mistake: uvicorn closes its socket with 1007, and logs a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+        return True
+
+
 def configure_logging(level: str) -> None:
     """Our loggers in uvicorn's format; libraries speak up from warnings on. May be called again."""
     root = logging.getLogger()
@@ -160,8 +169,9 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
-        if not any(isinstance(item, RedactTokens) for item in logger.filters):
-            logger.addFilter(RedactTokens())
+        for kind in (RedactTokens, OneLineForClients):
+            if not any(isinstance(item, kind) for item in logger.filters):
+                logger.addFilter(kind())
 
 
 @contextmanager

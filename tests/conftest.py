@@ -100,6 +100,27 @@ async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[
     return (await session.exec(query.order_by(col(Message.depth), col(Message.id)))).all()
 
 
+LONGEST = ("test_kill.py", "test_faults.py", "log", "web", "test_fleet.py", "test_scenario.py", "graph")
+"""They begin first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes (`make test`) share the files out; the browser's tests want ports that there is one of."""
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> str:
+        parts = item.path.relative_to(tests).parts
+        return "web" if parts[0] == "web" else "/".join(parts)
+
+    def order(item: pytest.Item) -> int:
+        first = item.path.relative_to(tests).parts[0]
+        return LONGEST.index(first) if first in LONGEST else len(LONGEST)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(place(item)))
+    items.sort(key=order)
+
+
 @dataclass(frozen=True)
 class Account:
     """A registered user. `headers` carry the token."""

@@ -202,6 +202,7 @@ async def test_text_that_is_not_utf8_closes_1007(server: Server) -> None:
     async with legacy(server, GUEST) as socket:
         await socket.connection.send(b"\xff\xfe", text=True)
         assert (await socket.closed())[0] == 1007
+    assert "Traceback" not in server.log(), "a client's mistake"
 
 
 @pytest.mark.parametrize("model", [SLOW, "scripted:text=a,wait=50"], ids=["busy", "silent"])
