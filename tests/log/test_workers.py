@@ -170,7 +170,7 @@ class TestAWorkerTakenForDead:
             assert slow.provider.active == 0, "an answer that nobody can get is not paid for"
 
     async def test_twice_gets_a_third_name(self, address: Address) -> None:
-        async with open_core(address, lease=0.4) as slow, open_core(address, lease=3_000) as other:
+        async with open_core(address, lease=1.5) as slow, open_core(address, lease=3_000) as other:
             user, names = await slow.user(), set()
             for _ in range(2):
                 names.add(slow.engine.keeper.worker)
