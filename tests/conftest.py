@@ -100,8 +100,10 @@ async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[
     return (await session.exec(query.order_by(col(Message.depth), col(Message.id)))).all()
 
 
-LONGEST = ("test_kill.py", "test_faults.py", "log", "web", "test_fleet.py", "test_scenario.py", "graph")
+LONGEST = ("log", "web", "test_fleet.py", "test_scenario.py", "graph")
 """They begin first, so that no process is left alone with one of them at the end."""
+ALONE = ("test_kill.py", "test_faults.py")
+"""They promise seconds, with fifty clients on as many cores as there are: nothing else may run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -118,6 +120,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         item.add_marker(pytest.mark.xdist_group(place(item)))
+        if item.path.name in ALONE:
+            item.add_marker(pytest.mark.alone)
     items.sort(key=order)
 
 
