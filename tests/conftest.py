@@ -107,19 +107,14 @@ ALONE = ("test_kill.py", "test_faults.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes (`make test`) share the files out; the browser's tests want ports that there is one of."""
+    """Several processes (`make test`) share the files out, a file as a whole."""
     tests = Path(__file__).parent
-
-    def place(item: pytest.Item) -> str:
-        parts = item.path.relative_to(tests).parts
-        return "web" if parts[0] == "web" else "/".join(parts)
 
     def order(item: pytest.Item) -> int:
         first = item.path.relative_to(tests).parts[0]
         return LONGEST.index(first) if first in LONGEST else len(LONGEST)
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(place(item)))
         if item.path.name in ALONE:
             item.add_marker(pytest.mark.alone)
     items.sort(key=order)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 from playwright.async_api import Browser, BrowserContext, Route, async_playwright
 
 from tests.server import Server, running
@@ -40,10 +41,11 @@ def npm(project: Path, *arguments: str) -> None:
 
 
 def install(project: Path) -> None:
-    """`npm ci`, unless node_modules already is what the lock says."""
+    """`npm ci`, unless node_modules already is what the lock says. Another test process may be at it."""
     installed, lock = project / "node_modules/.package-lock.json", project / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        npm(project, "ci")
+    with FileLock(project / ".install.lock"):
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            npm(project, "ci")
 
 
 @pytest.fixture
@@ -65,9 +67,10 @@ def guide_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def graphiql_built() -> None:
     web = ROOT / "web"
-    if not (web / "dist/index.html").exists():
-        install(web)
-        npm(web, "run", "build")
+    with FileLock(web / ".build.lock"):
+        if not (web / "dist/index.html").exists():
+            install(web)
+            npm(web, "run", "build")
 
 
 @pytest.fixture(scope="session")
