@@ -13,31 +13,26 @@ from fastapi_offline import FastAPIOffline
 
 import edge
 import graph.routes
+import limits
 import rest.routes
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from auth.throttle import NO_LIMITS, Throttle, ThrottleLimits
+from auth.throttle import Throttle
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
 from chat.access import Rights
-from chat.attempts import RetryLimits
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
 from chat.feed import Feed
-from chat.generation import GenerationLimits
 from chat.happenings import Happenings
-from chat.inputs import InputLimits
-from chat.jobs import EngineLimits
 from chat.members import Members
 from chat.sending import Sendings
 from chat.typing import Typing
 from errors import StartError
-from graph.shape import QueryLimits
 from model_providers import open_catalog
 from models.migrate import migrate
 from models.opening import open_database
-from models.postgres import PoolLimits
 from models.usage import Limits
 from protocols import BoundedHttp, BoundedSocket
 from serve import (
@@ -51,8 +46,9 @@ from serve import (
     serve_workers,
     stop_with_parent,
 )
-from services import Presence, Services, WebLimits, WebSettings
-from settings import ROOT, Settings, load_settings
+from services import Presence, Services, WebSettings
+from setting_groups import ROOT
+from settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -61,84 +57,6 @@ HANGING_SECONDS = 20
 """A worker that says nothing for so long is replaced. Starting takes seconds where many start at once."""
 MAX_FRAME_FACTOR = 16
 """The server's frame limit over ours: what is between the two is answered by an error, what is beyond closes 1009."""
-
-
-def _engine_limits(settings: Settings) -> EngineLimits:
-    return EngineLimits(
-        generation=GenerationLimits(
-            first_token=settings.first_token_seconds,
-            next_token=settings.next_token_seconds,
-            whole=settings.run_seconds,
-            chars=settings.run_chars,
-            coalesce=settings.coalesce_seconds,
-            retry=RetryLimits(settings.retries, settings.retry_seconds),
-        ),
-        per_process=settings.runs_per_process,
-        per_user=settings.runs_per_user,
-        queue=settings.run_queue,
-        keep=settings.run_keep_seconds,
-        chat_grace=settings.chat_grace_seconds,
-        chat_key=settings.chat_key_seconds,
-        lease=settings.lease_seconds,
-        shutdown_grace=settings.shutdown_grace_seconds,
-        counted=settings.rate_limits,
-    )
-
-
-def _query_limits(settings: Settings) -> QueryLimits:
-    return QueryLimits(
-        tokens=settings.max_query_tokens,
-        depth=settings.max_query_depth,
-        aliases=settings.max_query_aliases,
-        roots=settings.max_query_roots,
-        directives=settings.max_query_directives,
-    )
-
-
-def _pool_limits(settings: Settings) -> PoolLimits:
-    return PoolLimits(
-        size=settings.database_pool_size,
-        overflow=settings.database_max_overflow,
-        seconds=settings.database_seconds,
-    )
-
-
-def _input_limits(settings: Settings) -> InputLimits:
-    return InputLimits(
-        message=settings.max_message_chars,
-        system_prompt=settings.max_system_prompt_chars,
-        title=settings.max_title_chars,
-        conversation_messages=settings.max_conversation_messages,
-        chat_messages=settings.max_chat_messages,
-        conversations=settings.max_conversations,
-    )
-
-
-def _web_limits(settings: Settings) -> WebLimits:
-    return WebLimits(
-        body=settings.max_body_bytes,
-        conversation_body=settings.max_conversation_bytes,
-        frame=settings.max_frame_bytes,
-        send_timeout=settings.send_timeout_seconds,
-        init_timeout=settings.socket_init_seconds,
-        operations_per_socket=settings.operations_per_socket,
-        sockets=settings.sockets,
-        guest_sockets=settings.guest_sockets,
-        frames_per_minute=settings.socket_frames_per_minute,
-        guest_chats_per_minute=settings.guest_chats_per_minute,
-        guest_max_tokens=settings.guest_max_tokens,
-        counted=settings.rate_limits,
-    )
-
-
-def _throttle_limits(settings: Settings) -> ThrottleLimits:
-    if not settings.rate_limits:
-        return NO_LIMITS
-    return ThrottleLimits(
-        account_logins=settings.logins_per_minute,
-        address_logins=settings.address_logins_per_minute,
-        address_registrations=settings.address_registrations_per_minute,
-    )
 
 
 def prepare(settings: Settings) -> None:
@@ -163,7 +81,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     """
     await asyncio.to_thread(prepare, settings)
     async with AsyncExitStack() as stack:
-        database = open_database(settings.database, _pool_limits(settings))
+        database = open_database(settings.database, limits.pool_limits(settings))
         stack.push_async_callback(database.aclose)
         bus = MemoryBus()
         stack.push_async_callback(bus.aclose)
@@ -171,9 +89,9 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         passwords = Passwords()
         stack.callback(passwords.close)
         catalog = await open_catalog(settings, stack)
-        engine = Engine(database, _engine_limits(settings))
+        engine = Engine(database, limits.engine_limits(settings))
         stack.push_async_callback(engine.aclose)
-        inputs, web = _input_limits(settings), _web_limits(settings)
+        inputs, web = limits.input_limits(settings), limits.web_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
         budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
         chats = Chats(database, engine, catalog, inputs, budget)
@@ -190,7 +108,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         await engine.start()
         yield Services(
             database=database,
-            accounts=Accounts(database, passwords, tokens, Throttle(database, _throttle_limits(settings))),
+            accounts=Accounts(database, passwords, tokens, Throttle(database, limits.throttle_limits(settings))),
             conversations=conversations,
             members=Members(database),
             chats=chats,
@@ -241,7 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     edge.surround(app, settings)
     rest.routes.mount(app)
-    graph.routes.mount(app, ROOT / "web" / "dist", _query_limits(settings))
+    graph.routes.mount(app, ROOT / "web" / "dist", limits.query_limits(settings))
     return app
 
 

@@ -15,7 +15,8 @@ from graph.schema import print_schema
 from models.address import Address
 from models.migrate import migrate
 from models.opening import open_database
-from settings import ROOT, Settings, load_settings
+from setting_groups import ROOT
+from settings import Settings, load_settings
 
 SCHEMA_FILE = ROOT / "schema.graphql"
 

@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     "graph/routes": "graph/test_http",
     "graph/shape": "graph/test_limits",
     "graph/types": "graph/test_schema",
+    "limits": "test_serve, and every test with a server",
     "models/attempt": "auth/test_throttle",
     "models/branch": "chat/test_conversations",
     "models/change": "people/test_happenings",
@@ -87,6 +88,7 @@ TESTED_ELSEWHERE = {
     "providers/weights_store": "providers/test_weights",
     "rest/deps": "rest/test_auth",
     "rest/routes": "rest/test_home",
+    "setting_groups": "test_settings",
     "services": "rest/test_handshake: the sockets' counts",
     "streaming": "test_disconnect",
 }

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from errors import StartError
-from settings import PLACEHOLDER_KEYS, PLACEHOLDER_SECRETS, ROOT, Settings, load_settings
+from setting_groups import ROOT
+from settings import PLACEHOLDER_KEYS, PLACEHOLDER_SECRETS, Settings, load_settings
 
 SECRET = "a secret for tests only, 32 bytes or more"
 GUIDE_ENV = """\
@@ -283,7 +284,7 @@ class TestSecret:
 
 
 class TestProduction:
-    @pytest.mark.parametrize("secret", [None, *PLACEHOLDER_SECRETS])
+    @pytest.mark.parametrize("secret", [None, *sorted(PLACEHOLDER_SECRETS)])
     def test_needs_a_secret_of_its_own(self, load: Load, secret: str | None) -> None:
         variables = {} if secret is None else {"SECRET_KEY": secret}
         assert refused(load, APP_ENV="production", **variables).startswith("SECRET_KEY")
