@@ -91,6 +91,7 @@ TESTED_ELSEWHERE = {
     "setting_groups": "test_settings",
     "services": "rest/test_handshake: the sockets' counts",
     "streaming": "test_disconnect",
+    "test_api": "test_main: the guide's commands",
 }
 
 
