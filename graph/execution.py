@@ -1,4 +1,4 @@
-"""Runs documents on graphql-core: parse and validate once per text, execute, or subscribe and execute per event.
+"""Runs documents on graphql-core: parse and validate once per text, execute, or subscribe and answer each event.
 
 Strawberry's own executor is not used for three measured reasons: it validates a document at every request (1.5 ms of a
 trivial query's 1.6), it keeps one context for all the operations of a socket, and it leaks about 1.3 KB per event.
@@ -6,7 +6,7 @@ trivial query's 1.6), it keeps one context for all the operations of a socket, a
 
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,16 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationType,
+    create_source_event_stream,
     execute,
+    execute_subscription_event,
     get_operation_ast,
     parse,
-    subscribe,
     validate,
 )
 
 from errors import BadUserInput, ChatError, QueryTooComplex
+from graph.compiled import Selection, Unusual
 from graph.context import Context
 from graph.errors import format_chat_error, format_error, masked
 from graph.limits import check
@@ -145,21 +147,28 @@ class Runner:
         Raises:
             RequestRefused: it could not start.
         """
-        stream = subscribe(
+        executor = StreamExecutor.build(
             self._schema,
             operation.document,
             context_value=context,
-            variable_values=operation.variables,
+            raw_variable_values=operation.variables,
             operation_name=operation.name,
-            executor_class=StreamExecutor,
         )
+        if isinstance(executor, list):
+            raise RequestRefused([format_error(error) for error in executor])
+        stream = create_source_event_stream(executor)
         if inspect.isawaitable(stream):
             stream = await stream
         if isinstance(stream, ExecutionResult):
             raise RequestRefused([format_error(error) for error in stream.errors or []])
+        selection = Selection(executor)
         try:
-            async for result in stream:
-                yield format_result(result)
+            async for event in stream:
+                try:
+                    result = {"data": selection(event)}
+                except Unusual:
+                    result = await _execute_event(executor, event)
+                yield result
         except ChatError as error:
             raise RequestRefused([format_chat_error(error)]) from None
         except Exception as error:
@@ -168,7 +177,12 @@ class Runner:
             await _aclose(stream)
 
 
-async def _aclose(stream: AsyncIterator[Any]) -> None:
+async def _execute_event(executor: Executor[Any], event: object) -> Result:
+    result = execute_subscription_event(executor.build_per_event_executor(event))
+    return format_result(await result if inspect.isawaitable(result) else result)
+
+
+async def _aclose(stream: AsyncIterable[Any]) -> None:
     if isinstance(stream, AsyncGenerator):
         await stream.aclose()
 

@@ -6,8 +6,11 @@ from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from auth.accounts import Viewer
 from chat.events import RunEvent, RunTextDelta
+from graph.compiled import Selection, Unusual
 from graph.context import Context
 from graph.execution import Runner
 from graph.schema import core_schema
@@ -20,6 +23,10 @@ SETTLED = 5_000
 ALLOWED_BYTES = 200_000
 
 
+def refuse(_selection: Selection, _event: object) -> None:
+    raise Unusual
+
+
 class EndlessHappenings:
     """As many deltas as anyone can want."""
 
@@ -28,11 +35,14 @@ class EndlessHappenings:
             yield RunTextDelta(run_id, seq, f"word {seq} ")
 
 
-async def test_an_event_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "by the executor"])
+async def test_an_event_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     """graphql-core 3.3.2 shares one memo of collected sub-fields between the events of a subscription, under keys that
     each event makes anew: 1.3 KB an event, 20 MB over these, until the subscription ends. A long answer on many sockets
     would take the server's memory.
     """
+    if not compiled:
+        monkeypatch.setattr(Selection, "__call__", refuse)
     services = cast(Services, SimpleNamespace(database=None, happenings=EndlessHappenings()))
     context = Context(services, Viewer("user_1", "someone", 2**31))
     runner = Runner(core_schema(), QueryLimits())
