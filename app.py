@@ -17,6 +17,7 @@ import limits
 import rest.routes
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
 from bus.memory import MemoryBus
@@ -86,6 +87,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         bus = MemoryBus()
         stack.push_async_callback(bus.aclose)
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
+        sessions = Sessions(database, tokens, limits.session_limits(settings))
         passwords = Passwords()
         stack.callback(passwords.close)
         catalog = await open_catalog(settings, stack)
@@ -108,7 +110,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         await engine.start()
         yield Services(
             database=database,
-            accounts=Accounts(database, passwords, tokens, Throttle(database, limits.throttle_limits(settings))),
+            accounts=Accounts(database, passwords, sessions, Throttle(database, limits.throttle_limits(settings))),
+            sessions=sessions,
             conversations=conversations,
             members=Members(database),
             chats=chats,

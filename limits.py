@@ -1,5 +1,6 @@
 """What the settings mean to each part: values, handed down."""
 
+from auth.sessions import SessionLimits
 from auth.throttle import NO_LIMITS, ThrottleLimits
 from chat.attempts import RetryLimits
 from chat.generation import GenerationLimits
@@ -86,4 +87,14 @@ def throttle_limits(settings: Settings) -> ThrottleLimits:
         account_logins=settings.logins_per_minute,
         address_logins=settings.address_logins_per_minute,
         address_registrations=settings.address_registrations_per_minute,
+    )
+
+
+def session_limits(settings: Settings) -> SessionLimits:
+    access = settings.access_token_expire_minutes * 60
+    return SessionLimits(
+        idle=max(settings.session_idle_seconds, access + 1),
+        absolute=max(settings.session_seconds, access + 1),
+        per_user=settings.sessions_per_user if settings.rate_limits else None,
+        grace=settings.refresh_grace_seconds,
     )

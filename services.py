@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from auth.accounts import Accounts
+from auth.sessions import Sessions
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
@@ -81,6 +82,7 @@ class Presence:
 class Services:
     database: Database
     accounts: Accounts
+    sessions: Sessions
     conversations: Conversations
     members: Members
     sendings: Sendings

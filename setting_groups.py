@@ -12,6 +12,7 @@ from providers.servers import base_url
 ROOT = Path(__file__).resolve().parent
 
 KiB, MiB = 1024, 1024 * 1024
+YEAR = 365 * 86_400
 
 
 def _split(value: object) -> object:
@@ -118,6 +119,16 @@ class AccountSettings(BaseSettings):
     logins_per_minute: Count = Field(10, description="attempts to log in to one account in any minute")
     address_logins_per_minute: Count = Field(60, description="attempts to log in from one address in any minute")
     address_registrations_per_minute: Count = Field(60, description="registrations from one address in any minute")
+    session_idle_seconds: float = Field(
+        30 * 86_400, gt=0, le=10 * YEAR, description="a session that is not refreshed for so long ends"
+    )
+    session_seconds: float = Field(
+        90 * 86_400, gt=0, le=10 * YEAR, description="a session ends so long after its log-in"
+    )
+    sessions_per_user: Count = Field(100, description="sessions of one user; beyond it those that end first go")
+    refresh_grace_seconds: float = Field(
+        10, ge=0, le=300, description="a refresh token may be shown again for so long, as two tabs at once do"
+    )
 
 
 class DatabaseSettings(BaseSettings):

@@ -1,5 +1,6 @@
 """Access tokens: JWT, HS256 and nothing else."""
 
+import hmac
 import secrets
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Claims:
     """`expires_at` is in seconds since the epoch."""
 
     user_id: str
+    session_id: str
     token_id: str
     expires_at: int
 
@@ -28,15 +30,21 @@ class Tokens:
         self._secret = secret
         self.lifetime = minutes * 60
 
-    def issue(self, user_id: str) -> str:
+    def derived_key(self, purpose: str) -> bytes:
+        """A key for something else than tokens, which nobody can compute who does not know the secret."""
+        return hmac.digest(self._secret.encode(), purpose.encode(), "sha256")
+
+    def issue(self, user_id: str, session_id: str, lifetime: int | None = None) -> str:
+        """`lifetime` in seconds, if it is not the usual one."""
         now = int(time.time())
         claims = {
             "sub": user_id,
+            "sid": session_id,
             "typ": KIND,
             "jti": secrets.token_hex(8),
             "iat": now,
             "nbf": now,
-            "exp": now + self.lifetime,
+            "exp": now + (self.lifetime if lifetime is None else lifetime),
         }
         token: str = jwt.encode(claims, self._secret, algorithm=ALGORITHM)
         return token
@@ -64,13 +72,14 @@ class Tokens:
             raise TokenExpired from None
         except (JWTError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
             raise TokenInvalid from None
-        if claims.get("typ") != KIND or not claims["sub"]:
+        session_id = claims.get("sid")
+        if claims.get("typ") != KIND or not claims["sub"] or not isinstance(session_id, str) or not session_id:
             raise TokenInvalid
         expires_at = int(claims["exp"])
         # python-jose takes it for one second more. A client whose stream ended with its token would come back with it.
         if expires_at <= time.time():
             raise TokenExpired
-        return Claims(str(claims["sub"]), str(claims.get("jti", "")), expires_at)
+        return Claims(str(claims["sub"]), session_id, str(claims.get("jti", "")), expires_at)
 
 
 def bearer(value: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import orjson
 import uvloop
 
-from auth.accounts import Viewer
+from auth.sessions import Viewer
 from chat.events import RunEvent, RunTextDelta
 from graph.compiled import Selection, Unusual
 from graph.context import Context

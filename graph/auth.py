@@ -2,7 +2,7 @@
 
 import strawberry
 
-from auth.accounts import SignedIn
+from auth.sessions import SignedIn
 from errors import TokenInvalid
 from graph.context import Info
 from graph.types import User
@@ -25,14 +25,17 @@ class LoginInput:
 @strawberry.type
 class AuthPayload:
     access_token: str
+    refresh_token: str = strawberry.field(description="For `refreshSession`, once: each answer brings the next one.")
     token_type: str
     expires_in: int = strawberry.field(description="Seconds.")
     user: User
 
     @classmethod
     def of(cls, signed_in: SignedIn) -> "AuthPayload":
+        assert signed_in.refresh_token is not None, "sessions that cannot be refreshed are REST's"
         return cls(
             access_token=signed_in.access_token,
+            refresh_token=signed_in.refresh_token,
             token_type="bearer",  # noqa: S106
             expires_in=signed_in.expires_in,
             user=User.own(signed_in.user),

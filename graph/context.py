@@ -7,8 +7,8 @@ from typing import TypeVar
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from auth.accounts import Viewer
 from auth.device import UNKNOWN, Device
+from auth.sessions import Viewer
 from errors import TokenMissing
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in

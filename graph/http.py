@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from auth.accounts import Viewer
+from auth.sessions import Viewer
 from auth.tokens import bearer
 from errors import BadUserInput, ChatError, Unauthenticated
 from graph.context import Context
@@ -127,7 +127,7 @@ def _check_method(request: Request, operation: Operation) -> None:
 
 async def _viewer(request: Request, services: Services) -> Viewer | None:
     token = bearer(request.headers.get("authorization"))
-    return None if token is None else await services.accounts.viewer(token)
+    return None if token is None else await services.sessions.viewer(token)
 
 
 def _stream(runner: Runner, operation: Operation, context: Context, accepted: list[str]) -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from auth.accounts import Viewer
+from auth.sessions import Viewer
 from auth.tokens import bearer
 from errors import ChatError, RateLimited, TokenExpired, Unavailable
 from graph.context import Context
@@ -182,7 +182,7 @@ class Connection:
 
     async def _authenticate(self, token: str) -> None:
         try:
-            self._viewer = await self._services.accounts.viewer(token)
+            self._viewer = await self._services.sessions.viewer(token)
         except TokenExpired as error:
             # 4403, not 4401: clients come back after it, with a new token.
             raise Close(4403, error.message) from None

@@ -1,4 +1,4 @@
-"""/api/auth: register, log in, who am I."""
+"""/api/auth: register, log in, who am I. There is no refreshing here: when the token ends, clients log in again."""
 
 from fastapi import APIRouter
 
@@ -15,7 +15,7 @@ async def register(body: RegisterBody, services: Served, device: From) -> TokenA
     Raises:
         UsernameTaken, EmailTaken, BadUserInput, RateLimited
     """
-    signed_in = await services.accounts.register(body.username, body.email, body.password, device)
+    signed_in = await services.accounts.register(body.username, body.email, body.password, device, refreshable=False)
     return TokenAnswer(access_token=signed_in.access_token)
 
 
@@ -25,7 +25,7 @@ async def login(body: LoginBody, services: Served, device: From) -> TokenAnswer:
     Raises:
         InvalidCredentials, RateLimited
     """
-    signed_in = await services.accounts.login(body.username, body.password, device)
+    signed_in = await services.accounts.login(body.username, body.password, device, refreshable=False)
     return TokenAnswer(access_token=signed_in.access_token)
 
 
@@ -36,7 +36,7 @@ async def me(token: Token, services: Served) -> UserAnswer:
     Raises:
         TokenMissing, TokenInvalid, TokenExpired, NotFound
     """
-    user, _ = await services.accounts.user_of(token)
+    user, _ = await services.sessions.user_of(token)
     if user is None:
         raise NotFound("用户不存在")
     return UserAnswer(

@@ -11,8 +11,8 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from auth.accounts import Viewer
 from auth.device import Device
+from auth.sessions import Viewer
 from auth.tokens import bearer
 from errors import ChatError, TokenMissing
 from peers import device_of
@@ -106,4 +106,4 @@ class ViewerRoute(OpenRoute):
         Raises:
             TokenMissing, TokenInvalid, TokenExpired
         """
-        request.state.viewer = await services_of(request).accounts.viewer(token_of(request))
+        request.state.viewer = await services_of(request).sessions.viewer(token_of(request))

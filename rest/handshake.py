@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import WebSocket
 
-from auth.accounts import Viewer
+from auth.sessions import Viewer
 from errors import Forbidden, TokenMissing
 from services import Services
 
@@ -60,7 +60,7 @@ async def caller_of(websocket: WebSocket, user_id: str, services: Services) -> C
         if mode == "token":
             raise Refused(UNAUTHENTICATED, TokenMissing().message)
         return Caller(user_id, None, guest=mode == "guests")
-    viewer = await services.accounts.viewer(token)
+    viewer = await services.sessions.viewer(token)
     if viewer.id != user_id:
         raise Refused(FORBIDDEN, Forbidden().message)
     return Caller(user_id, viewer, guest=False)

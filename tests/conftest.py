@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from jose import jwt
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -132,6 +133,10 @@ class Account:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def session_id(self) -> str:
+        return str(jwt.get_unverified_claims(self.token)["sid"])
 
 
 Register = Callable[[], Account]

@@ -69,6 +69,7 @@ TESTED_ELSEWHERE = {
     "models/member": "people/test_rights",
     "models/upsert": "chat/test_stats",
     "models/usage": "chat/test_stats",
+    "models/user_session": "auth/test_sessions",
     "models/whole": "models/test_message",
     "models/worker": "log/test_workers",
     "models/write_lock": "log/test_conformance",

@@ -6,6 +6,7 @@ import pytest
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from auth.sessions import SessionLimits, Sessions
 from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
 from models.database import Database
@@ -27,5 +28,10 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def accounts(database: Database, passwords: Passwords, tokens: Tokens) -> Accounts:
-    return Accounts(database, passwords, tokens, Throttle(database, NO_LIMITS))
+def sessions(database: Database, tokens: Tokens) -> Sessions:
+    return Sessions(database, tokens, SessionLimits())
+
+
+@pytest.fixture
+def accounts(database: Database, passwords: Passwords, sessions: Sessions) -> Accounts:
+    return Accounts(database, passwords, sessions, Throttle(database, NO_LIMITS))

@@ -6,12 +6,11 @@ from sqlmodel import col, select
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from auth.throttle import NO_LIMITS, Throttle
+from auth.sessions import Sessions
 from auth.tokens import Tokens
-from errors import BadUserInput, ChatError, EmailTaken, InvalidCredentials, TokenExpired, TokenInvalid, UsernameTaken
+from errors import BadUserInput, ChatError, EmailTaken, InvalidCredentials, UsernameTaken
 from models.database import Database
 from models.user import User
-from tests.auth.conftest import SECRET
 
 pytestmark = pytest.mark.on_both
 
@@ -27,13 +26,13 @@ async def change(database: Database, user_id: str, **values: Any) -> None:
 
 
 class TestRegister:
-    async def test_signs_in_who_is_new(self, accounts: Accounts, tokens: Tokens) -> None:
+    async def test_signs_in_who_is_new(self, accounts: Accounts, sessions: Sessions, tokens: Tokens) -> None:
         signed = await accounts.register("ann", "Ann@Example.com", PASSWORD)
         assert tokens.verify(signed.access_token).user_id == signed.user.id
         assert signed.expires_in == tokens.lifetime
         assert (signed.user.username, signed.user.email) == ("ann", "Ann@example.com")
         assert PASSWORD not in repr(signed.user)
-        assert (await accounts.viewer(signed.access_token)).username == "ann"
+        assert (await sessions.viewer(signed.access_token)).username == "ann"
 
     @pytest.mark.parametrize(
         ("name", "same"),
@@ -143,32 +142,3 @@ class TestLogin:
         await change(database, signed.user.id, disabled=True)
         with pytest.raises(InvalidCredentials):
             await accounts.login("ann", PASSWORD)
-
-
-class TestWhoIsAsking:
-    async def test_a_token_of_a_disabled_user_is_invalid(self, accounts: Accounts, database: Database) -> None:
-        signed = await accounts.register("ann", "a@example.com", PASSWORD)
-        await change(database, signed.user.id, disabled=True)
-        for call in (accounts.viewer(signed.access_token), accounts.user_of(signed.access_token)):
-            with pytest.raises(TokenInvalid):
-                await call
-
-    async def test_a_token_of_a_deleted_user_is_invalid_but_says_whose_it_was(
-        self, accounts: Accounts, database: Database
-    ) -> None:
-        """/api/auth/me answers 404 for it, everything else 401."""
-        signed = await accounts.register("ann", "a@example.com", PASSWORD)
-        async with database.write() as session:
-            await session.delete(signed.user)
-        with pytest.raises(TokenInvalid):
-            await accounts.viewer(signed.access_token)
-        user, expires_at = await accounts.user_of(signed.access_token)
-        assert user is None
-        assert expires_at > 0
-        assert not await accounts.exists(signed.user.id)
-
-    async def test_an_expired_token_says_so(self, database: Database, passwords: Passwords) -> None:
-        accounts = Accounts(database, passwords, Tokens(SECRET, -1), Throttle(database, NO_LIMITS))
-        signed = await accounts.register("ann", "a@example.com", PASSWORD)
-        with pytest.raises(TokenExpired):
-            await accounts.viewer(signed.access_token)

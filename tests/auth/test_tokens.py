@@ -16,7 +16,15 @@ from tests.auth.conftest import MINUTES, SECRET
 
 TOKENS = Tokens(SECRET, MINUTES)
 NOW = int(time.time())
-GOOD: dict[str, Any] = {"sub": "user_1", "typ": "access", "jti": "1", "iat": NOW, "nbf": NOW, "exp": NOW + 600}
+GOOD: dict[str, Any] = {
+    "sub": "user_1",
+    "sid": "sess_1",
+    "typ": "access",
+    "jti": "1",
+    "iat": NOW,
+    "nbf": NOW,
+    "exp": NOW + 600,
+}
 
 
 def raw(header: object, claims: object, secret: str = SECRET, algorithm: str = "sha256") -> str:
@@ -72,6 +80,9 @@ INVALID = {
     "sub a number": signed(sub=1),
     "sub empty": signed(sub=""),
     "sub a list": signed(sub=["user_1"]),
+    "no sid: from before there were sessions": signed(sid=None),
+    "sid empty": signed(sid=""),
+    "sid a list": signed(sid=["sess_1"]),
     "no exp": signed(exp=None),
     "exp text": signed(exp="tomorrow"),
     "exp a list": signed(exp=[1]),
@@ -108,14 +119,14 @@ def test_forged_and_too_old_is_forged() -> None:
 
 
 def test_what_was_issued_is_accepted_and_lives_as_long_as_set() -> None:
-    claims = TOKENS.verify(TOKENS.issue("user_1"))
-    assert claims.user_id == "user_1"
+    claims = TOKENS.verify(TOKENS.issue("user_1", "sess_1"))
+    assert (claims.user_id, claims.session_id) == ("user_1", "sess_1")
     assert claims.expires_at == pytest.approx(time.time() + MINUTES * 60, abs=2)
     assert TOKENS.lifetime == MINUTES * 60
 
 
 def test_two_tokens_are_never_the_same() -> None:
-    first, second = (TOKENS.verify(TOKENS.issue("user_1")) for _ in range(2))
+    first, second = (TOKENS.verify(TOKENS.issue("user_1", "sess_1")) for _ in range(2))
     assert first.token_id != second.token_id
 
 
@@ -165,6 +176,6 @@ def test_a_header_s_token(value: str | None, token: str | None) -> None:
 
 def test_the_signature_is_plain_hmac() -> None:
     """Any library that knows JWT can check our tokens."""
-    head, body, signature = TOKENS.issue("user_1").split(".")
+    head, body, signature = TOKENS.issue("user_1", "sess_1").split(".")
     digest = hmac.new(SECRET.encode(), f"{head}.{body}".encode(), hashlib.sha256).digest()
     assert base64.urlsafe_b64decode(signature + "==") == digest

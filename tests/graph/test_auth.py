@@ -9,9 +9,9 @@ from tests.conftest import Account
 from tests.graph.http_client import Graph
 
 REGISTER = """mutation ($input: RegisterInput!) { register(input: $input) {
-    accessToken tokenType expiresIn user { id username email createdAt role } } }"""
+    accessToken refreshToken tokenType expiresIn user { id username email createdAt role } } }"""
 LOGIN = """mutation ($input: LoginInput!) { login(input: $input) {
-    accessToken tokenType expiresIn user { id username email role } } }"""
+    accessToken refreshToken tokenType expiresIn user { id username email role } } }"""
 ME = "{ me { id username email createdAt role } }"
 
 

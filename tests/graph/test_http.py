@@ -208,12 +208,13 @@ async def test_a_refused_token_refuses_the_whole_request(client: httpx.AsyncClie
     """Also where the operation would be open to anyone: the client has to learn that its token is no good."""
     tokens = Tokens(SECRET, 30)
     tokens.lifetime = -1
+    names = viewer_account.id, viewer_account.session_id
     cases = {
         "Bearer nonsense": "UNAUTHENTICATED",
         "nonsense": "UNAUTHENTICATED",
-        f"Bearer {Tokens('another secret of at least 32 bytes', 30).issue(viewer_account.id)}": "UNAUTHENTICATED",
-        f"Bearer {Tokens(SECRET, 30).issue('user_never')}": "UNAUTHENTICATED",
-        f"Bearer {tokens.issue(viewer_account.id)}": "TOKEN_EXPIRED",
+        f"Bearer {Tokens('another secret of at least 32 bytes', 30).issue(*names)}": "UNAUTHENTICATED",
+        f"Bearer {Tokens(SECRET, 30).issue('user_never', 'sess_never')}": "UNAUTHENTICATED",
+        f"Bearer {tokens.issue(*names)}": "TOKEN_EXPIRED",
     }
     for header, code in cases.items():
         answer = await _post(client, TYPENAME, "application/json", Authorization=header)
@@ -234,7 +235,7 @@ async def test_a_stream_does_not_outlive_its_token(client: httpx.AsyncClient, vi
     """It breaks off without `complete`, which would say that there is no more: the client asks again and learns why."""
     tokens = Tokens(SECRET, 30)
     tokens.lifetime = 2
-    token = tokens.issue(viewer_account.id)
+    token = tokens.issue(viewer_account.id, viewer_account.session_id)
     headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
     body = {"query": "subscription { typing { userId } }"}
     async with asyncio.timeout(5), client.stream("POST", "/graphql", json=body, headers=headers) as streamed:

@@ -122,7 +122,7 @@ async def test_4401_a_token_that_is_none(server: Server, token: str) -> None:
 
 async def test_4401_a_token_whose_user_never_was(server: Server) -> None:
     async with dial(server) as connection:
-        token = Tokens(SECRET, 30).issue("user_never")
+        token = Tokens(SECRET, 30).issue("user_never", "sess_never")
         await say(connection, {**INIT, "payload": {"authorization": token}})
         assert (await closed(connection))[0] == 4401
 
@@ -136,7 +136,7 @@ async def test_4400_a_token_that_is_no_text(server: Server) -> None:
 def _token_for(account: Account, seconds: int) -> str:
     tokens = Tokens(SECRET, 30)
     tokens.lifetime = seconds
-    return tokens.issue(account.id)
+    return tokens.issue(account.id, account.session_id)
 
 
 async def test_4403_a_token_that_was_once_good(server: Server, viewer_account: Account) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from app import build_services
-from auth.accounts import Viewer
+from auth.sessions import Viewer
 from chat.drafts import ConversationDraft
 from chat.sending import Asking
 from graph.context import Context

@@ -24,7 +24,15 @@ def registration(**fields: object) -> Json:
 def forged(account: Account, secret: str = SECRET, **claims: object) -> dict[str, str]:
     """A token like ours, with other claims."""
     now = int(time.time())
-    body = {"sub": account.id, "typ": "access", "iat": now, "nbf": now, "exp": now + 60, **claims}
+    body = {
+        "sub": account.id,
+        "sid": account.session_id,
+        "typ": "access",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 60,
+        **claims,
+    }
     return {"Authorization": f"Bearer {jwt.encode(body, secret, algorithm='HS256')}"}
 
 

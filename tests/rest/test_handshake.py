@@ -15,7 +15,15 @@ from tests.server import SECRET, Server
 
 def token(account: Account, seconds: float = 60, **claims: object) -> str:
     now = int(time.time())
-    body = {"sub": account.id, "typ": "access", "iat": now, "nbf": now, "exp": now + seconds, **claims}
+    body = {
+        "sub": account.id,
+        "sid": account.session_id,
+        "typ": "access",
+        "iat": now,
+        "nbf": now,
+        "exp": now + seconds,
+        **claims,
+    }
     return jwt.encode(body, SECRET, algorithm="HS256")
 
 
