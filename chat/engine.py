@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -26,6 +27,8 @@ from models.run import Run, RunStatus, request_cancel
 logger = logging.getLogger(__name__)
 
 ENDED_POLL_SECONDS = 0.25
+REFUSED_SECONDS = 5.0
+"""A write that was refused longer ago says nothing of now."""
 KEPT_RUNS = 1_000
 """Finished logs kept for late followers; at the default limits an answer is about 10 KB, so 10 MB."""
 
@@ -78,6 +81,12 @@ class Engine:
     def active(self) -> int:
         """Runs that this process is working on or has waiting."""
         return len(self._tasks)
+
+    @property
+    def storing(self) -> bool:
+        """Whether the database takes what is written. The lease is, all the time: nothing has to be tried for it."""
+        refused_at = max(self._database.refused_at, self.writer.refused_at)
+        return time.monotonic() - refused_at > REFUSED_SECONDS
 
     @contextmanager
     def place(self, user_id: str | None) -> Iterator[Place]:

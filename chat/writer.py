@@ -155,6 +155,9 @@ class LogWriter:
         self.worker = ""
         self.on_fenced: Callable[[], None] | None = None
         self.commits = 0
+        self.refused_at = float("-inf")
+        """When the journal was last not to be written, by time.monotonic."""
+        self._refused_since: float | None = None
         self._journal = journal
         self._base = self._window = window
         self._dirty: dict[Tail, None] = {}
@@ -313,10 +316,16 @@ class LogWriter:
         begun, pause = time.monotonic(), 0.02
         while True:
             try:
-                return await self._journal.append(worker, entries)
+                row = await self._journal.append(worker, entries)
             except Unavailable:
-                if time.monotonic() - begun > PATIENCE_SECONDS:
+                self.refused_at = time.monotonic()
+                # From the first window that was refused: what came behind it has waited as long.
+                self._refused_since = self._refused_since or begun
+                if self.refused_at - self._refused_since > PATIENCE_SECONDS:
                     raise
+            else:
+                self._refused_since = None
+                return row
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 

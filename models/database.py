@@ -1,5 +1,6 @@
 """The database, whichever it is: sessions for reading, and transactions that write."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,8 @@ class Database(ABC):
     def __init__(self) -> None:
         self.on_changed: Callable[[], None] | None = None
         self.on_revoked: Callable[[str, str], None] | None = None
+        self.refused_at = float("-inf")
+        """When it last refused to write, by time.monotonic."""
 
     @asynccontextmanager
     async def read(self, *, urgent: bool = False) -> AsyncIterator[AsyncSession]:
@@ -58,7 +61,7 @@ class Database(ABC):
         Raises:
             Unavailable: the disk is full, the server is away, or another process holds what is wanted.
         """
-        with translated():
+        with translated(self._refused):
             async with self._writing(urgent) as session:
                 session.info[WRITING] = True
                 yield session
@@ -69,6 +72,9 @@ class Database(ABC):
                 self.on_revoked(conversation_id, user_id)
         if told and self.on_changed is not None:
             self.on_changed()
+
+    def _refused(self) -> None:
+        self.refused_at = time.monotonic()
 
     @property
     @abstractmethod

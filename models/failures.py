@@ -1,5 +1,7 @@
 """What databases say when they cannot work, as our errors. One table for both."""
 
+from collections.abc import Callable
+
 from asyncpg.exceptions import InterfaceError, InternalClientError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -41,11 +43,16 @@ def _of_driver(error: BaseException) -> ChatError | None:
 
 class translated:  # noqa: N801
     """Turns what a database says when it cannot work (full disk, lock, lost connection) into `Unavailable`. What the
-    block itself raises passes as it is."""
+    block itself raises passes as it is. `refused` is called in the first case."""
+
+    def __init__(self, refused: Callable[[], None] | None = None) -> None:
+        self._refused = refused
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, DBAPIError | PoolTimeout) and (failure := failure_of(error)) is not None:
+            if self._refused is not None and isinstance(failure, Unavailable):
+                self._refused()
             raise failure from error

@@ -114,7 +114,9 @@ class StatsAnswer(BaseModel):
 
 
 class Health(BaseModel):
-    status: Literal["healthy"] = "healthy"
+    """`degraded`: reads go on, but the database takes no writes (a full disk, a lock)."""
+
+    status: Literal["healthy", "degraded"]
     timestamp: str
     active_connections: int
     total_users: int

@@ -34,6 +34,7 @@ async def health(services: Served) -> Health:
     """`timestamp` in UTC with milliseconds; `active_connections` counts open sockets, legacy and GraphQL."""
     users, conversations = await server_totals(services.database)
     return Health(
+        status="healthy" if services.engine.storing else "degraded",
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         active_connections=services.presence.open,
         total_users=users,
