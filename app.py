@@ -20,7 +20,7 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
-from bus.memory import MemoryBus
+from buses import open_bus
 from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -84,7 +84,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         database = open_database(settings.database, limits.pool_limits(settings))
         stack.push_async_callback(database.aclose)
-        bus = MemoryBus()
+        bus = await open_bus(settings)
         stack.push_async_callback(bus.aclose)
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
         sessions = Sessions(database, tokens, limits.session_limits(settings))

@@ -57,7 +57,9 @@ class GuideSettings(BaseSettings):
         repr=False,
         description="sqlite:///file.db (default: in DATA_DIR) or postgresql://user:password@host:5432/name",
     )
-    redis_url: OptionalText = Field(None, repr=False, description="not supported yet")
+    redis_url: OptionalText = Field(
+        None, repr=False, description="redis://:password@host:6379/0: several processes hear of each other at once"
+    )
     openai_api_key: OptionalKey = Field(None, description="opens OpenAI's models, or the server at OPENAI_BASE_URL")
     anthropic_api_key: OptionalKey = Field(None, description="opens Anthropic's models")
     google_api_key: OptionalKey = Field(None, description="opens Google's models")

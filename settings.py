@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from bus.address import RedisAddress
 from errors import StartError
 from models.address import Address, PostgresAddress, parse_address
 from setting_groups import (
@@ -105,6 +106,18 @@ class Settings(
         parse_address(value)
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            RedisAddress.parse(value)
+        return value
+
+    @cached_property
+    def redis(self) -> RedisAddress | None:
+        """Where Redis is; None: there is none."""
+        return None if self.redis_url is None else RedisAddress.parse(self.redis_url)
+
     @cached_property
     def database(self) -> Address:
         """The SQLite file, as an absolute path, or where PostgreSQL is."""
@@ -184,8 +197,6 @@ class Settings(
             raise StartError("; ".join(problems))
 
     def _problems(self) -> Iterable[str]:
-        if self.redis_url is not None:
-            yield "REDIS_URL: Redis is not supported yet, unset it"
         if self.app_env == "production":
             if self.secret_key is None or self._has_placeholder_secret():
                 yield "SECRET_KEY: set at least 32 random bytes for APP_ENV=production"

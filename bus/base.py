@@ -4,15 +4,26 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-Message = dict[str, str]
+BACKLOG = 64
+"""Messages kept for a subscriber that is behind. They are hints about the present: 64 old ones tell no more than 1."""
 
 
 class Bus(Protocol):
-    """Publish and subscribe by channel name. A subscriber that is too slow loses its oldest messages."""
+    """Publish and subscribe by channel name. A subscriber that is too slow loses its oldest messages. No method raises
+    because of what is behind the bus: with that gone, messages are lost."""
 
-    async def publish(self, channel: str, message: Message) -> None: ...
+    @property
+    def reaches_others(self) -> bool:
+        """Whether what other processes publish to the channels that are subscribed here arrives at the moment."""
+        ...
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncGenerator[Message, None]]:
+    async def publish(self, channel: str, message: bytes, *, here: bool = True) -> None:
+        """Tell whoever subscribes; not `here`: in other processes alone. Waits for nothing."""
+        ...
+
+    def subscribe(
+        self, channel: str, backlog: int = BACKLOG
+    ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
         """Messages published after the block was entered, until it is left."""
         ...
 

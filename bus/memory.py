@@ -5,18 +5,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-from bus.base import Message
-
-BACKLOG = 64
-"""Messages kept for a subscriber that is behind. They are hints about the present: 64 old ones tell no more than 1."""
+from bus.base import BACKLOG
 
 
 class _Mailbox:
-    def __init__(self) -> None:
-        self.messages: deque[Message] = deque(maxlen=BACKLOG)
+    def __init__(self, backlog: int) -> None:
+        self.messages: deque[bytes] = deque(maxlen=backlog)
         self.arrived = asyncio.Event()
 
-    async def read(self) -> AsyncGenerator[Message, None]:
+    async def read(self) -> AsyncGenerator[bytes, None]:
         while True:
             await self.arrived.wait()
             self.arrived.clear()
@@ -27,17 +24,23 @@ class _Mailbox:
 class MemoryBus:
     """Channels exist only while someone listens."""
 
+    reaches_others = False
+
     def __init__(self) -> None:
         self._channels: dict[str, set[_Mailbox]] = {}
 
-    async def publish(self, channel: str, message: Message) -> None:
+    async def publish(self, channel: str, message: bytes, *, here: bool = True) -> None:
+        if here:
+            self.deliver(channel, message)
+
+    def deliver(self, channel: str, message: bytes) -> None:
         for mailbox in self._channels.get(channel, ()):
             mailbox.messages.append(message)
             mailbox.arrived.set()
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[AsyncGenerator[Message, None]]:
-        mailbox = _Mailbox()
+    async def subscribe(self, channel: str, backlog: int = BACKLOG) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        mailbox = _Mailbox(backlog)
         listeners = self._channels.setdefault(channel, set())
         listeners.add(mailbox)
         messages = mailbox.read()

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 
+import orjson
+
 from bus.base import Bus
 from chat.conversations import Conversations
 from errors import NotFound
@@ -46,7 +48,7 @@ class Typing:
         notice = {"user_id": user_id, "at": str(to_millis(utc_now()))}
         if username is not None:
             notice["username"] = username
-        await self._bus.publish(channel, notice)
+        await self._bus.publish(channel, orjson.dumps(notice))
         return True
 
     async def follow(
@@ -61,7 +63,8 @@ class Typing:
         if conversation_key is not None:
             conversation_id = await self._member(user_id or "", conversation_key)
         async with self._bus.subscribe(_channel(conversation_id)) as messages:
-            async for message in messages:
+            async for encoded in messages:
+                message = orjson.loads(encoded)
                 if message["user_id"] != user_id:
                     at = from_millis(int(message["at"]))
                     yield TypingNotice(message["user_id"], message.get("username"), conversation_id, at)

@@ -24,6 +24,7 @@ from models.migrate import migrate
 from models.opening import open_database
 from models.user import User
 from tests.databases import KINDS, NoServer, Postgres, postgres_server, skip_or_fail
+from tests.redises import Redis, redis_server
 from tests.server import Server, running
 
 StartServer = Callable[..., Server]
@@ -44,6 +45,17 @@ def postgres() -> Iterator[Postgres]:
             server = stack.enter_context(postgres_server())
         except NoServer as error:
             skip_or_fail(error)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """The Redis server of this run."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(redis_server())
+        except NoServer as error:
+            skip_or_fail(error, "Redis")
         yield server
 
 

@@ -85,7 +85,7 @@ def unprivileged() -> int | None:
     raise NoServer("running as root, and there is nobody else to run PostgreSQL as")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     # Of a test run that is killed nothing stays behind.
     ctypes.CDLL(None).prctl(1, signal.SIGINT)
 
@@ -139,7 +139,7 @@ class OwnServer:
                 user=self._user,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         self._wait()
 
@@ -301,11 +301,11 @@ def postgres_server() -> Iterator[Postgres]:
             server.aclose()
 
 
-def skip_or_fail(error: NoServer) -> None:
+def skip_or_fail(error: NoServer, what: str = "PostgreSQL") -> None:
     """On a machine that tests every submission nothing is left out."""
     if os.environ.get("CI"):
-        pytest.fail(f"PostgreSQL cannot be started: {error}")
-    pytest.skip(f"PostgreSQL cannot be started: {error}")
+        pytest.fail(f"{what} cannot be started: {error}")
+    pytest.skip(f"{what} cannot be started: {error}")
 
 
 def url_of(address: Address) -> str:

@@ -48,7 +48,7 @@ def test_doctor_repeats_the_warnings(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_settings_that_cannot_work_are_one_line_and_code_1(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://h")
+    monkeypatch.setenv("REDIS_URL", "http://h")
     assert cli.main([command]) == 1
     told = capsys.readouterr()
     assert told.out == ""

@@ -1,0 +1,24 @@
+"""Between the processes of one deployment: what REDIS_URL opens, or what one process has alone."""
+
+from hashlib import sha256
+
+from bus.base import Bus
+from bus.memory import MemoryBus
+from bus.redis import RedisBus
+from settings import Settings
+
+NAMESPACE_CHARS = 16
+
+
+def namespace(settings: Settings) -> str:
+    """What all processes of one deployment share, and no other one on the same Redis has."""
+    return sha256(f"channels of {settings.signing_secret()}".encode()).hexdigest()[:NAMESPACE_CHARS]
+
+
+async def open_bus(settings: Settings) -> Bus:
+    """Redis that does not answer is said, and no reason not to start."""
+    if settings.redis is None:
+        return MemoryBus()
+    bus = RedisBus(settings.redis, namespace(settings))
+    await bus.check()
+    return bus
