@@ -47,9 +47,10 @@ from serve import (
     serve_workers,
     stop_with_parent,
 )
-from services import Presence, Services, WebSettings
+from services import Services, WebSettings
 from setting_groups import ROOT
 from settings import Settings, load_settings
+from traffic import Operations, Presence
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         engine = Engine(database, limits.engine_limits(settings))
         stack.push_async_callback(engine.aclose)
         inputs, web = limits.input_limits(settings), limits.web_limits(settings)
+        traffic = limits.traffic_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
         budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
         chats = Chats(database, engine, catalog, inputs, budget)
@@ -121,7 +123,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             typing=typing,
             catalog=catalog,
             budget=budget,
-            presence=Presence(web.sockets, web.guest_sockets, web.counted),
+            presence=Presence(traffic),
+            operations=Operations(traffic),
             limits=web,
             settings=WebSettings(settings.allowed_origins, settings.legacy_socket, ROOT / "web" / "dist"),
         )

@@ -10,6 +10,7 @@ from graph.shape import QueryLimits
 from models.postgres import PoolLimits
 from services import WebLimits
 from settings import Settings
+from traffic import TrafficLimits
 
 
 def engine_limits(settings: Settings) -> EngineLimits:
@@ -24,6 +25,7 @@ def engine_limits(settings: Settings) -> EngineLimits:
         ),
         per_process=settings.runs_per_process,
         per_user=settings.runs_per_user,
+        per_minute=settings.runs_per_minute if settings.rate_limits else None,
         queue=settings.run_queue,
         keep=settings.run_keep_seconds,
         chat_grace=settings.chat_grace_seconds,
@@ -71,12 +73,24 @@ def web_limits(settings: Settings) -> WebLimits:
         send_timeout=settings.send_timeout_seconds,
         init_timeout=settings.socket_init_seconds,
         operations_per_socket=settings.operations_per_socket,
-        sockets=settings.sockets,
-        guest_sockets=settings.guest_sockets,
-        frames_per_minute=settings.socket_frames_per_minute,
-        guest_chats_per_minute=settings.guest_chats_per_minute,
+        frames_per_minute=settings.socket_frames_per_minute if settings.rate_limits else None,
+        graph_frames_per_minute=settings.graphql_frames_per_minute if settings.rate_limits else None,
         guest_max_tokens=settings.guest_max_tokens,
         counted=settings.rate_limits,
+    )
+
+
+def traffic_limits(settings: Settings) -> TrafficLimits:
+    if not settings.rate_limits:
+        return TrafficLimits(None, None, None, None, None, None, None)
+    return TrafficLimits(
+        sockets=settings.sockets,
+        guest_sockets=settings.guest_sockets,
+        user_sockets=settings.user_sockets,
+        address_sockets=settings.address_sockets,
+        user_operations=settings.operations_per_minute,
+        address_operations=settings.address_operations_per_minute,
+        guest_chats=settings.guest_chats_per_minute,
     )
 
 

@@ -120,6 +120,12 @@ class AccountSettings(BaseSettings):
     )
     logins_per_minute: Count = Field(10, description="attempts to log in to one account in any minute")
     address_logins_per_minute: Count = Field(60, description="attempts to log in from one address in any minute")
+    operations_per_minute: Count = Field(
+        1_200, description="requests, operations and chats of one user in a minute: 20 a second"
+    )
+    address_operations_per_minute: Count = Field(
+        6_000, description="the same from one address: a hundred people behind one router, one a second each"
+    )
     address_registrations_per_minute: Count = Field(60, description="registrations from one address in any minute")
     session_idle_seconds: float = Field(
         30 * 86_400, gt=0, le=10 * YEAR, description="a session that is not refreshed for so long ends"
@@ -168,6 +174,7 @@ class RunSettings(BaseSettings):
 
     runs_per_process: Count = Field(256, description="answers written at the same time")
     runs_per_user: Count = Field(8, description="answers running or waiting for one user")
+    runs_per_minute: Count = Field(60, description="answers one user may ask for in a minute")
     run_queue: Count = Field(1_000, description="answers waiting for their turn")
     tokens_per_day: int | None = Field(
         None, ge=1, le=10**15, description="tokens of one user in a UTC day, prompts and answers together"
@@ -200,7 +207,12 @@ class SocketSettings(BaseSettings):
     socket_init_seconds: Seconds = Field(10, description="wait for connection_init")
     operations_per_socket: Count = Field(50, description="operations under way on one GraphQL socket")
     sockets: Count = Field(10_000, description="open sockets of this process")
+    user_sockets: Count = Field(100, description="open sockets of one user: a dozen devices with some tabs each")
+    address_sockets: Count = Field(500, description="open sockets from one address: an office behind a router")
     guest_sockets: Count = Field(500, description="open legacy sockets without a token")
     socket_frames_per_minute: Count = Field(240, description="frames one legacy socket may send in a minute")
-    guest_chats_per_minute: Count = Field(20, description="chats one socket without a token may ask in a minute")
+    graphql_frames_per_minute: Count = Field(
+        2_400, description="messages one GraphQL socket may send in a minute; two for each operation, and pings"
+    )
+    guest_chats_per_minute: Count = Field(20, description="chats one address may ask for in a minute without a token")
     guest_max_tokens: int = Field(512, ge=1, le=4096, description="longest answer to a socket without a token")

@@ -39,6 +39,7 @@ WINDOW = 0.02
 START_SECONDS = 0.008
 """What the start of one run takes at most: its row, its task."""
 LIMITS = EngineLimits(
+    per_minute=None,
     generation=GenerationLimits(
         first_token=60, next_token=60, whole=3_600, chars=10**9, coalesce=WINDOW, retry=RetryLimits(0, 10)
     ),

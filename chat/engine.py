@@ -23,6 +23,7 @@ from models.columns import utc_now
 from models.database import Database
 from models.journal import Packed
 from models.run import Run, RunStatus, request_cancel
+from rates import Rates
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Engine:
         self._unstored: dict[str, Job] = {}
         """Runs that have ended, which the database would not take: the keeper goes on trying."""
         self._per_user: Counter[str | None] = Counter()
+        self._begun = Rates(limits.per_minute)
         self._gate = FairGate(limits.per_process)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -103,6 +105,8 @@ class Engine:
             raise Unavailable("Too many answers are waiting; try again", retry_after=5)
         if limits.counted and user_id is not None and self._per_user[user_id] >= limits.per_user:
             raise RateLimited(f"At most {limits.per_user} answers at a time", retry_after=2)
+        if user_id is not None and (wait := self._begun.take(user_id)):
+            raise RateLimited(f"At most {limits.per_minute} answers a minute", retry_after=wait)
         place = Place(user_id)
         self._per_user[user_id] += 1
         try:

@@ -19,6 +19,8 @@ class EngineLimits:
     generation: GenerationLimits
     per_process: int
     per_user: int
+    per_minute: int | None
+    """Of one user."""
     queue: int
     keep: float
     chat_grace: float

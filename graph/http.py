@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from auth.sessions import Viewer
 from auth.tokens import bearer
-from errors import BadUserInput, ChatError, Unauthenticated
+from errors import BadUserInput, ChatError, RateLimited, Unauthenticated
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import Operation, RequestRefused, Runner
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 EVENTS = "text/event-stream"
+STATUS = {Unauthenticated: 401, RateLimited: 429}
 COMPLETE = b"event: complete\ndata:\n\n"
 
 
@@ -32,7 +33,9 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
     """One request, whatever it holds, to one answer. Never raises for a client's mistake."""
     accepted = accepted_types(request.headers.get("accept"))
     kind = _answer_type(accepted)
+    device = device_of(request)
     try:
+        services.operations.of_address(device)
         body = await _read(request)
         operation = runner.prepare(body)
         _check_method(request, operation)
@@ -45,11 +48,12 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
         # 200 for application/json: older clients take any other status for a broken network.
         return _respond({"errors": refused.errors}, kind, 400 if kind == GRAPHQL_JSON else 200)
     except ChatError as error:
-        status = 401 if isinstance(error, Unauthenticated) else 503
-        return _respond({"errors": [format_chat_error(error)]}, kind, status if kind == GRAPHQL_JSON else 200)
+        status = next((number for kind_of, number in STATUS.items() if isinstance(error, kind_of)), 503)
+        result = {"errors": [format_chat_error(error)]}
+        return _respond(result, kind, status if kind == GRAPHQL_JSON else 200, _retry_after(result))
     except (ClientDisconnect, ClientLeft):
         return Response(status_code=499)
-    context = Context(services, viewer, device_of(request))
+    context = Context(services, viewer, device)
     if operation.streams or kind == EVENTS:
         return _stream(runner, operation, context, accepted)
     try:
@@ -127,7 +131,11 @@ def _check_method(request: Request, operation: Operation) -> None:
 
 async def _viewer(request: Request, services: Services) -> Viewer | None:
     token = bearer(request.headers.get("authorization"))
-    return None if token is None else await services.sessions.viewer(token)
+    if token is None:
+        return None
+    viewer = await services.sessions.viewer(token)
+    services.operations.of_user(viewer.id)
+    return viewer
 
 
 def _stream(runner: Runner, operation: Operation, context: Context, accepted: list[str]) -> Response:

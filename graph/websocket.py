@@ -2,14 +2,14 @@
 
 One socket carries many operations; each has its own context, and a bad one fails alone. What breaks the protocol closes
 the socket with a code: 4400 a message that is none, 4401 not initialised or a refused token, 4403 an expired one,
-4408 initialised too late, 4409 an id twice, 4429 initialised twice, 1009 a frame too large, 1013 a reader that does
-not read.
+4408 initialised too late, 4409 an id twice, 4429 initialised twice or too many messages, 1009 a frame too large, 1013
+a reader that does not read, or too many sockets.
 """
 
 import asyncio
 import logging
 import time
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from graph.errors import format_chat_error
 from graph.execution import RequestRefused, Runner
 from origins import origin_allowed
 from peers import device_of
+from rates import Rates
 from services import Services
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,14 @@ async def serve(websocket: WebSocket, runner: Runner, services: Services) -> Non
     if not origin_allowed(websocket, services.settings.origins):
         await websocket.close(4403, "Origin not allowed")
         return
+    device = device_of(websocket)
     try:
-        with services.presence.socket():
+        services.operations.of_address(device)
+        with services.presence.socket(device):
             await _serve(websocket, runner, services)
-    except Unavailable as error:
+    except (Unavailable, RateLimited) as error:
+        # Opened first: a refused handshake has no code that says to come back.
+        await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", []) else None)
         await websocket.close(1013, error.message)
 
 
@@ -87,6 +92,9 @@ class Connection:
         """Those of `_operations`, and those whose last message is on its way."""
         self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         self._expiry: asyncio.TimerHandle | None = None
+        self._frames = Rates(services.limits.graph_frames_per_minute)
+        self._seat = ExitStack()
+        """This socket among its user's."""
 
     async def run(self) -> None:
         """
@@ -114,6 +122,7 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._seat.close()
 
     async def close(self, close: Close) -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
@@ -156,6 +165,8 @@ class Connection:
         return message
 
     async def _handle(self, message: dict[str, Any]) -> None:
+        if self._frames.take("messages"):
+            raise Close(4429, "Too many messages")
         match message["type"]:
             case "connection_init":
                 await self._initialise(message.get("payload") or {})
@@ -183,6 +194,7 @@ class Connection:
     async def _authenticate(self, token: str) -> None:
         try:
             self._viewer = await self._services.sessions.viewer(token)
+            self._seat.enter_context(self._services.presence.user(self._viewer.id))
         except TokenExpired as error:
             # 4403, not 4401: clients come back after it, with a new token.
             raise Close(4403, error.message) from None
@@ -203,16 +215,24 @@ class Connection:
             raise Close(4409, f"Subscriber for {key} already exists")
         if not isinstance(message.get("payload"), dict):
             raise Close(4400, "subscribe needs a payload")
-        limits = self._services.limits
-        if limits.counted and len(self._tasks) >= limits.operations_per_socket:
+        try:
+            self._admit()
+        except RateLimited as refusal:
             # Sent from here, so that no more frames are read from a client that does not read these.
-            refusal = RateLimited(f"At most {limits.operations_per_socket} operations on one socket")
             await self._send({"id": key, "type": "error", "payload": [format_chat_error(refusal)]})
             return
         task = asyncio.create_task(self._operate(key, message["payload"]), name=f"operation {key}")
         self._operations[key] = task
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(key, done))
+
+    def _admit(self) -> None:
+        services, limits = self._services, self._services.limits
+        if limits.counted and len(self._tasks) >= limits.operations_per_socket:
+            raise RateLimited(f"At most {limits.operations_per_socket} operations on one socket")
+        services.operations.of_address(self._device)
+        if self._viewer is not None:
+            services.operations.of_user(self._viewer.id)
 
     def _done(self, key: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

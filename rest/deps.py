@@ -95,7 +95,12 @@ class OpenRoute(APIRoute):
         return handle
 
     async def admit(self, request: Request) -> None:
-        """Runs before the body is read."""
+        """Runs before the body is read.
+
+        Raises:
+            RateLimited
+        """
+        services_of(request).operations.of_address(device_of(request))
 
 
 class ViewerRoute(OpenRoute):
@@ -104,6 +109,10 @@ class ViewerRoute(OpenRoute):
     async def admit(self, request: Request) -> None:
         """
         Raises:
-            TokenMissing, TokenInvalid, TokenExpired
+            RateLimited, TokenMissing, TokenInvalid, TokenExpired
         """
-        request.state.viewer = await services_of(request).sessions.viewer(token_of(request))
+        await super().admit(request)
+        services = services_of(request)
+        viewer = await services.sessions.viewer(token_of(request))
+        services.operations.of_user(viewer.id)
+        request.state.viewer = viewer

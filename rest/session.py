@@ -12,16 +12,22 @@ from starlette.websockets import WebSocketDisconnect
 from chat.chats import StatelessChat
 from chat.events import RunTextDelta
 from errors import BadUserInput, ChatError, Forbidden, RateLimited, TokenExpired
+from peers import device_of
 from providers.base import Role, Turn
+from rates import Rates
 from rest.errors import masked
 from rest.exchange import WAITING, Asked, Line, Memory
 from rest.frames import CHAT_COMPLETE, PONG, Frame, error_frame, frame_of, read_frame
 from rest.handshake import Caller, subprotocol_of
-from rest.rates import Rate
 from rest.streams import ReaderStuck
 from services import Services
 
 logger = logging.getLogger(__name__)
+
+ONLY = ""
+"""The key of what a socket counts for itself."""
+PAUSE_SECONDS = 0.2
+"""Before a frame too many is refused: until then the next one is not read, and the client has to wait."""
 
 
 class Session:
@@ -36,8 +42,8 @@ class Session:
         self._limits = limits
         self._line = Line()
         self._memory = Memory(services.chats.limits.chat_messages, services.chats.limits.message)
-        self._frames = Rate(limits.frames_per_minute if limits.counted else None)
-        self._guest_chats = Rate(limits.guest_chats_per_minute if limits.counted and caller.guest else None)
+        self._device = device_of(websocket)
+        self._frames = Rates(limits.frames_per_minute)
         self._opened = asyncio.Event()
 
     async def run(self) -> None:
@@ -75,12 +81,13 @@ class Session:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message["code"])
-            in_rate = self._frames.take()
+            wait = self._frames.take(ONLY)
             frame: Frame = {}
             try:
                 frame = read_frame(message, self._limits.frame)
-                if not in_rate:
-                    raise RateLimited(f"At most {self._limits.frames_per_minute} frames a minute")
+                if wait:
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    raise RateLimited(f"At most {self._limits.frames_per_minute} frames a minute", retry_after=wait)
                 await self._obey(frame)
             except ChatError as error:
                 await self._send(error_frame(error))
@@ -88,9 +95,13 @@ class Session:
                     self._line.gap()
 
     async def _obey(self, frame: Frame) -> None:
+        if frame.get("type") == "ping":
+            await self._send(PONG)
+            return
+        self._services.operations.of_address(self._device)
+        if self._caller.viewer is not None:
+            self._services.operations.of_user(self._caller.viewer.id)
         match frame.get("type"):
-            case "ping":
-                await self._send(PONG)
             case "chat":
                 self._ask(frame)
             case "typing":
@@ -106,8 +117,8 @@ class Session:
             model = None
         elif not isinstance(model, str | None):
             raise BadUserInput("model must be text", field="model")
-        if not self._guest_chats.take():
-            raise RateLimited(f"At most {self._limits.guest_chats_per_minute} chats a minute without a token")
+        if self._caller.guest:
+            self._services.operations.guest_chat(self._device)
         if not self._line.add(Asked(content, model)):
             raise RateLimited(f"One chat at a time and {WAITING} waiting; wait for chat_complete")
 

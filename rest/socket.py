@@ -1,17 +1,19 @@
 """/ws/{user_id}: the legacy socket. Ping, chat and typing, in frames of JSON text.
 
 Closed with 4400 (bad user id), 4401 (no token, a bad one, or one whose time came), 4403 (another user's token), 1013
-(too many sockets, or a client that does not read), 1011 (our fault). A page of a foreign origin gets HTTP 403.
+(too many sockets or requests, or a client that does not read), 1011 (our fault). A page of a foreign origin gets HTTP
+403.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from errors import Unauthenticated, Unavailable
+from errors import RateLimited, Unauthenticated, Unavailable
 from origins import origin_allowed
+from peers import device_of
 from rest.errors import masked
 from rest.handshake import UNAUTHENTICATED, Refused, caller_of, subprotocol_of
 from rest.session import Session
@@ -28,12 +30,17 @@ CLOSE_SECONDS = 1.0
 @router.websocket("/ws/{user_id}")
 async def legacy_socket(websocket: WebSocket, user_id: str) -> None:
     services: Services = websocket.app.state.services
+    device = device_of(websocket)
     if not origin_allowed(websocket, services.settings.origins):
         await websocket.close()
         return
     try:
+        services.operations.of_address(device)
         caller = await caller_of(websocket, user_id, services)
-        with services.presence.socket(guest=caller.guest):
+        with ExitStack() as seats:
+            seats.enter_context(services.presence.socket(device, guest=caller.guest))
+            if caller.viewer is not None:
+                seats.enter_context(services.presence.user(caller.viewer.id))
             await Session(websocket, caller, services).run()
     except WebSocketDisconnect:
         pass
@@ -41,7 +48,7 @@ async def legacy_socket(websocket: WebSocket, user_id: str) -> None:
         await _close(websocket, refusal.code, refusal.reason)
     except Unauthenticated as error:
         await _close(websocket, UNAUTHENTICATED, error.message)
-    except Unavailable as error:
+    except (Unavailable, RateLimited) as error:
         await _close(websocket, TRY_LATER, error.message)
     except ReaderStuck:
         await _close(websocket, TRY_LATER, "The client does not read")

@@ -90,7 +90,7 @@ TESTED_ELSEWHERE = {
     "rest/deps": "rest/test_auth",
     "rest/routes": "rest/test_home",
     "setting_groups": "test_settings",
-    "services": "rest/test_handshake: the sockets' counts",
+    "services": "test_traffic, and every test with a server",
     "streaming": "test_disconnect",
     "test_api": "test_main: the guide's commands",
 }

@@ -41,6 +41,7 @@ GENERATION = GenerationLimits(
     first_token=120, next_token=120, whole=300, chars=100_000, coalesce=0.005, retry=RetryLimits(0, 10)
 )
 LIMITS = EngineLimits(
+    per_minute=None,
     generation=GENERATION,
     per_process=8,
     per_user=8,
