@@ -28,6 +28,7 @@ from chat.engine import Engine
 from chat.feed import Feed
 from chat.happenings import Happenings
 from chat.members import Members
+from chat.search import Searches
 from chat.sending import Sendings
 from chat.typing import Typing
 from errors import StartError
@@ -118,6 +119,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             members=Members(database),
             chats=chats,
             sendings=sendings,
+            searches=Searches(database),
             happenings=Happenings(database, feed, rights, chats, typing),
             engine=engine,
             typing=typing,

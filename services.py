@@ -12,6 +12,7 @@ from chat.conversations import Conversations
 from chat.engine import Engine
 from chat.happenings import Happenings
 from chat.members import Members
+from chat.search import Searches
 from chat.sending import Sendings
 from chat.typing import Typing
 from models.database import Database
@@ -54,6 +55,7 @@ class Services:
     conversations: Conversations
     members: Members
     sendings: Sendings
+    searches: Searches
     happenings: Happenings
     chats: Chats
     engine: Engine

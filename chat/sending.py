@@ -26,6 +26,7 @@ from models.database import Database
 from models.member import MemberRole
 from models.message import Message, MessageStatus, message_in, messages_of, on_path
 from models.run import Run, RunStatus, run_by_key, runs_writing
+from models.search import index_messages
 from models.usage import UNLIMITED, Limits
 from providers.base import Role
 from providers.catalog import Catalog
@@ -241,6 +242,7 @@ class Sendings:
         conversation.updated_at = utc_now()
         session.add(run)
         await session.flush()
+        await index_messages(session, [(message.id, message.content) for message in added])
         await reserve(session, self._budget, run)
         await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, [message.id for message in added])
         await tell_conversation(session, conversation, ChangeKind.RUN, [run.id])

@@ -22,13 +22,14 @@ from graph.members import MemberMutation
 from graph.models import ModelQuery
 from graph.node import NodeQuery
 from graph.runs import RunMutation, RunQuery, RunSubscription
+from graph.search import SearchQuery
 from graph.stats import StatsQuery
 from graph.types import Conversation, Message, Run, User
 from graph.typing import TypingMutation, TypingSubscription
 
 
 @strawberry.type
-class Query(AuthQuery, NodeQuery, ConversationQuery, RunQuery, ModelQuery, StatsQuery):
+class Query(AuthQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, ModelQuery, StatsQuery):
     pass
 
 

@@ -1,6 +1,7 @@
 """Whole branches, as plain rows in portions: 10,000 messages as objects of the ORM held the event loop for 1.2 s
 at once, these for some 60 ms, most of it for the JSON."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.message import Message, MessageStatus
+from models.search import AT_ONCE, index_messages
 
 PORTION = 500
 """Rows between two turns of the event loop: 5 ms."""
@@ -55,6 +57,9 @@ async def add_branch_rows(session: AsyncSession, rows: Sequence[BranchRow]) -> N
     for start in range(0, len(rows), PORTION):
         values = [asdict(row) | {"status": MessageStatus.COMPLETE} for row in rows[start : start + PORTION]]
         await connection.execute(insert(Message), values)
+    for start in range(0, len(rows), AT_ONCE):
+        await index_messages(session, [(row.id, row.content) for row in rows[start : start + AT_ONCE]])
+        await asyncio.sleep(0)
 
 
 async def move_branch_rows(session: AsyncSession, rows: Sequence[BranchRow]) -> None:

@@ -12,6 +12,7 @@ from models.columns import Millis, utc_now
 from models.conversation import Conversation
 from models.ids import new_id
 from models.member import readable_by
+from models.search import index_messages
 
 
 class MessageStatus(StrEnum):
@@ -161,9 +162,10 @@ async def delete_messages(session: AsyncSession, conversation_id: str, ids: Sequ
 async def finish_message(
     session: AsyncSession, message_id: str, *, status: str, content: str, reasoning: str | None, model: str | None
 ) -> None:
-    """Store what a run wrote; a message that was deleted meanwhile stays deleted."""
+    """Store what a run wrote, to be found from now on; a message that was deleted meanwhile stays deleted."""
     await session.exec(
         update(Message)
         .where(col(Message.id) == message_id)
         .values(status=status, content=content, reasoning=reasoning, model=model)
     )
+    await index_messages(session, [(message_id, content)])

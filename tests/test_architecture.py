@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "graph/shape": "graph/test_limits",
     "graph/types": "graph/test_schema",
     "limits": "test_serve, and every test with a server",
+    "models/search": "chat/test_search",
     "models/attempt": "auth/test_throttle",
     "models/branch": "chat/test_conversations",
     "models/change": "people/test_happenings",
