@@ -1,4 +1,4 @@
-"""The command line: `python cli.py serve | migrate | models | schema | settings | doctor`."""
+"""The command line: `python cli.py serve | migrate | backup | restore | models | schema | settings | doctor`."""
 
 import argparse
 import asyncio
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import app
+import cli_backup
 import cli_models
 from chat.stats import server_totals
 from errors import StartError
@@ -18,6 +19,7 @@ from models.opening import open_database
 from setting_groups import ROOT
 from settings import Settings, load_settings
 
+STOPPED = 130
 SCHEMA_FILE = ROOT / "schema.graphql"
 
 
@@ -103,10 +105,19 @@ async def _totals(address: Address) -> tuple[int, int]:
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "serve": (serve, "serve the API, as `python app.py` does"),
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
+    "backup": (cli_backup.back_up, "copy the whole database into a file, while it is served"),
+    "restore": (cli_backup.restore, "put a backup in the place of the database"),
     "models": (cli_models.run, "list the embedded models, or fetch one"),
     "schema": (schema, "print the GraphQL schema"),
     "settings": (settings_table, "print every setting as a table"),
     "doctor": (doctor, "say what this machine would run with"),
+}
+
+
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "backup": cli_backup.add_arguments,
+    "restore": cli_backup.add_arguments,
+    "models": cli_models.add_arguments,
 }
 
 
@@ -115,8 +126,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name == "models":
-            cli_models.add_arguments(command)
+        if name in ARGUMENTS:
+            ARGUMENTS[name](command)
         if name == "schema":
             command.add_argument("--check", action="store_true", help="compare with schema.graphql instead")
     return root
@@ -130,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return STOPPED
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ def migrate(address: Address) -> None:
         else:
             _migrate_sqlite(address)
     except (OSError, sqlite3.Error, DatabaseError, CommandError, PostgresError, InterfaceError, Unavailable) as error:
-        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({_reason(error)})") from error
+        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})") from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What the driver or the system said, in one line."""
     if isinstance(error, Unavailable) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, DBAPIError) and error.orig is not None:

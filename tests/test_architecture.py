@@ -54,6 +54,8 @@ TESTED_ELSEWHERE = {
     "limits": "test_serve, and every test with a server",
     "models/search": "chat/test_search",
     "models/attempt": "auth/test_throttle",
+    "models/postgres_backup": "models/test_backup",
+    "models/sqlite_backup": "models/test_backup",
     "models/branch": "chat/test_conversations",
     "models/change": "people/test_happenings",
     "models/ids": "models/test_columns",
@@ -199,8 +201,9 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    """`settings` reads it for the product, `serve` knows uvicorn's own variable; `wheel` hands it on to pip."""
-    allowed = {"settings.py", "serve.py", "providers/wheel.py"}
+    """`settings` reads it for the product, `serve` knows uvicorn's own variable; `wheel` hands it on to pip, and
+    `postgres_tools` to pg_dump."""
+    allowed = {"settings.py", "serve.py", "providers/wheel.py", "models/postgres_tools.py"}
     found = []
     for path in sources():
         if name_of(path) not in allowed:
