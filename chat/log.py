@@ -21,6 +21,7 @@ class RunLog:
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._finished: RunFinished | None = None
 
     @property
     def last_seq(self) -> int:
@@ -40,8 +41,7 @@ class RunLog:
 
     @property
     def finished(self) -> RunFinished | None:
-        last = self._events[-1] if self._events else None
-        return last if isinstance(last, RunFinished) else None
+        return self._finished
 
     def append(self, event: RunEvent) -> None:
         """Add the next event and wake whoever waits for it. A gap, or anything behind RunFinished, is a bug of ours."""
@@ -49,7 +49,7 @@ class RunLog:
 
     def extend(self, events: Sequence[RunEvent]) -> None:
         """Add the next events, waking whoever waits once."""
-        if self.finished is not None and events:
+        if self._finished is not None and events:
             raise ValueError(f"event {events[0].seq} does not follow {self.last_seq}, the end")
         kept = self._events
         for event in events:
@@ -60,6 +60,8 @@ class RunLog:
                 self._texts.append(event.text)
             elif isinstance(event, RunReasoningDelta):
                 self._reasonings.append(event.text)
+            elif isinstance(event, RunFinished):
+                self._finished = event
         self._wake()
 
     def lose(self, error: ChatError) -> None:
@@ -88,21 +90,21 @@ class RunLog:
             ChatError: the log was lost.
         """
         check_after(after, self.last_seq)
-        position = -1 if after is None else after
+        kept, position = self._events, 0 if after is None else after + 1
         self.followers += 1
         try:
             while True:
-                for event in merge(self.read(position)):
-                    position = event.seq
+                for event in merge(kept[position:]):
+                    position = event.seq + 1
                     yield event
-                if position != self.last_seq:
+                if position != len(kept):
                     # A reader that never waits would otherwise keep the loop to itself while it catches up.
                     await asyncio.sleep(0)
+                elif self._finished is not None:
+                    return
+                elif self.lost is not None:
+                    raise self.lost
                 else:
-                    if self.finished is not None:
-                        return
-                    if self.lost is not None:
-                        raise self.lost
                     await self._next()
         finally:
             self.followers -= 1
