@@ -16,6 +16,7 @@ import graph.routes
 import limits
 import rest.routes
 from auth.accounts import Accounts
+from auth.factors import Factors
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.throttle import Throttle
@@ -91,6 +92,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
         sessions = Sessions(database, tokens, limits.session_limits(settings))
         passwords = Passwords()
+        throttle = Throttle(database, limits.throttle_limits(settings))
+        factors = Factors(database, settings.signing_secret(), throttle)
         stack.callback(passwords.close)
         catalog = await open_catalog(settings, stack)
         engine = Engine(database, limits.engine_limits(settings))
@@ -113,7 +116,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         await engine.start()
         yield Services(
             database=database,
-            accounts=Accounts(database, passwords, sessions, Throttle(database, limits.throttle_limits(settings))),
+            accounts=Accounts(database, passwords, sessions, throttle, factors),
+            factors=factors,
             sessions=sessions,
             conversations=conversations,
             members=Members(database),

@@ -5,6 +5,8 @@ ChatError
 │   ├── TokenMissing, TokenInvalid
 │   └── TokenExpired           TOKEN_EXPIRED
 ├── InvalidCredentials         INVALID_CREDENTIALS
+├── OtpRequired                OTP_REQUIRED
+├── InvalidOtp                 INVALID_OTP
 ├── Forbidden                  FORBIDDEN
 ├── NotFound                   NOT_FOUND
 ├── Conflict                   CONFLICT
@@ -106,6 +108,18 @@ class TokenExpired(Unauthenticated):
 class InvalidCredentials(ChatError):
     code = ErrorCode.INVALID_CREDENTIALS
     default_message = "用户名或密码错误"
+
+
+class OtpRequired(ChatError):
+    """The password is right; the account wants a second factor too."""
+
+    code = ErrorCode.OTP_REQUIRED
+    default_message = "This account needs a one-time code too: send it as `otp`"
+
+
+class InvalidOtp(ChatError):
+    code = ErrorCode.INVALID_OTP
+    default_message = "The one-time code is wrong, too old, or was used before"
 
 
 class Forbidden(ChatError):

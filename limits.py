@@ -101,6 +101,7 @@ def throttle_limits(settings: Settings) -> ThrottleLimits:
         account_logins=settings.logins_per_minute,
         address_logins=settings.address_logins_per_minute,
         address_registrations=settings.address_registrations_per_minute,
+        wrong_codes=settings.wrong_codes_per_day,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from auth.accounts import Accounts
+from auth.factors import Factors
 from auth.sessions import Sessions
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -51,6 +52,7 @@ class WebSettings:
 class Services:
     database: Database
     accounts: Accounts
+    factors: Factors
     sessions: Sessions
     conversations: Conversations
     members: Members

@@ -127,6 +127,9 @@ class AccountSettings(BaseSettings):
         6_000, description="the same from one address: a hundred people behind one router, one a second each"
     )
     address_registrations_per_minute: Count = Field(60, description="registrations from one address in any minute")
+    wrong_codes_per_day: int = Field(
+        30, ge=1, le=1_000, description="wrong one-time codes of an app for one account in any 24 hours"
+    )
     session_idle_seconds: float = Field(
         30 * 86_400, gt=0, le=10 * YEAR, description="a session that is not refreshed for so long ends"
     )

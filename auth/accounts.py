@@ -3,6 +3,7 @@
 from sqlalchemy.exc import IntegrityError
 
 from auth.device import UNKNOWN, Device
+from auth.factors import Factors
 from auth.names import MAX_NAME_CHARS, clean_email, clean_password, clean_username, encodable, printable
 from auth.passwords import MAX_CHARS, MIN_CHARS, Passwords
 from auth.sessions import Sessions, SignedIn
@@ -13,11 +14,14 @@ from models.user import User, name_key, user_by_id, user_by_name, user_exists
 
 
 class Accounts:
-    def __init__(self, database: Database, passwords: Passwords, sessions: Sessions, throttle: Throttle) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, sessions: Sessions, throttle: Throttle, factors: Factors
+    ) -> None:
         self._database = database
         self._passwords = passwords
         self._sessions = sessions
         self._throttle = throttle
+        self._factors = factors
 
     async def register(
         self, username: str, email: str, password: str, device: Device = UNKNOWN, *, refreshable: bool = True
@@ -59,11 +63,19 @@ class Accounts:
                 raise EmailTaken(field="email")
 
     async def login(
-        self, username: str, password: str, device: Device = UNKNOWN, *, refreshable: bool = True
+        self,
+        username: str,
+        password: str,
+        device: Device = UNKNOWN,
+        *,
+        otp: str | None = None,
+        refreshable: bool = True,
     ) -> SignedIn:
-        """
+        """`otp`: a code of the user's app, or a recovery code, where the account has a second factor.
+
         Raises:
             InvalidCredentials: the same, after the same time, whether the name or the password is wrong.
+            OtpRequired, InvalidOtp: the password is right, the second factor is not there or not right.
             RateLimited: too many attempts on this name, or from this address.
         """
         await self._throttle.login(username, device)
@@ -77,6 +89,7 @@ class Accounts:
         right = await self._passwords.verify(password, None if user is None else user.password_hash)
         if user is None or not right or user.disabled:
             raise InvalidCredentials
+        await self._factors.check(user.id, otp)
         async with self._database.write() as session:
             return await self._sessions.open(session, user, device, refreshable=refreshable)
 

@@ -7,12 +7,13 @@ from hashlib import sha256
 
 from auth.device import Device
 from errors import RateLimited
-from models.attempt import count_attempt, forget_attempts
+from models.attempt import count_attempt, forget_attempts, forget_key
 from models.columns import utc_now
 from models.database import Database
 from models.user import name_key
 
 WINDOW = timedelta(minutes=1)
+CODES_WINDOW = timedelta(days=1)
 FORGOTTEN_AT_ONCE = 20
 """More than one attempt can add, so that the table never holds much more than the keys of the last minute."""
 NAME_CHARS = 256
@@ -20,11 +21,12 @@ NAME_CHARS = 256
 
 @dataclass(frozen=True, slots=True)
 class ThrottleLimits:
-    """In any minute, not in calendar ones. None: no limit."""
+    """In any minute, not in calendar ones; `wrong_codes` in any day. None: no limit."""
 
     account_logins: int | None
     address_logins: int | None
     address_registrations: int | None
+    wrong_codes: int | None = None
 
 
 NO_LIMITS = ThrottleLimits(None, None, None)
@@ -59,7 +61,25 @@ class Throttle:
         if wait:
             raise RateLimited("Too many registrations from this address; try again later", retry_after=wait)
 
-    async def _wait(self, *counted: tuple[str, int | None]) -> int:
+    async def one_time_code(self, user_id: str) -> None:
+        """Before a code of six digits is looked at. It counts as wrong until `code_was_right`: of a million codes three
+        are right at a time, and whoever has the password may try for days.
+
+        Raises:
+            RateLimited: with the seconds to wait.
+        """
+        wait = await self._wait((f"codes {user_id}", self._limits.wrong_codes), window=CODES_WINDOW)
+        if wait:
+            message = "Too many wrong one-time codes; use a recovery code, or try again later"
+            raise RateLimited(message, retry_after=wait)
+
+    async def code_was_right(self, user_id: str) -> None:
+        """Forget the codes that were tried before."""
+        if self._limits.wrong_codes is not None:
+            async with self._database.write() as session:
+                await forget_key(session, f"codes {user_id}")
+
+    async def _wait(self, *counted: tuple[str, int | None], window: timedelta = WINDOW) -> int:
         """Count under each key, up to the first that refuses: the whole seconds to wait."""
         limited = [(key, most) for key, most in counted if most is not None]
         if not limited:
@@ -68,6 +88,6 @@ class Throttle:
             now = utc_now()  # here: those in front may have waited, and come with a later moment
             await forget_attempts(session, now, FORGOTTEN_AT_ONCE)
             for key, most in limited:
-                if wait := await count_attempt(session, key, most, WINDOW, now):
+                if wait := await count_attempt(session, key, most, window, now):
                     return math.ceil(wait)
         return 0

@@ -3,9 +3,8 @@
 import strawberry
 
 from auth.sessions import SignedIn
-from errors import TokenInvalid
 from graph.context import Info
-from graph.types import User
+from graph.types import User, viewer_of
 
 
 @strawberry.input
@@ -46,12 +45,7 @@ class AuthPayload:
 class AuthQuery:
     @strawberry.field(description="The viewer; null when anonymous.")
     async def me(self, info: Info) -> User | None:
-        if info.context.viewer is None:
-            return None
-        row = await info.context.users.load(info.context.viewer.id)
-        if row is None:
-            raise TokenInvalid
-        return User.of(row, info.context)
+        return None if info.context.viewer is None else await viewer_of(info.context)
 
 
 @strawberry.type
@@ -64,4 +58,4 @@ class AuthMutation:
     @strawberry.mutation
     async def login(self, info: Info, input: LoginInput) -> AuthPayload:
         accounts = info.context.services.accounts
-        return AuthPayload.of(await accounts.login(input.username, input.password, info.context.device))
+        return AuthPayload.of(await accounts.login(input.username, input.password, info.context.device, otp=input.otp))

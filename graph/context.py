@@ -9,11 +9,12 @@ from strawberry.dataloader import DataLoader
 
 from auth.device import UNKNOWN, Device
 from auth.sessions import Viewer
-from errors import TokenMissing
+from errors import Forbidden, TokenMissing
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
 from models.message import Message, messages_of, siblings_of
 from models.run import Run, active_runs, runs_of
+from models.totp import confirmed_totps
 from models.user import User, users_by_ids
 from services import Services
 
@@ -35,6 +36,7 @@ class Context:
     runs: DataLoader[str, Run | None] = field(init=False)
     active_runs: DataLoader[str, Run | None] = field(init=False)
     users: DataLoader[str, User | None] = field(init=False)
+    totps: DataLoader[str, bool] = field(init=False)
 
     def __post_init__(self) -> None:
         database = self.services.database
@@ -75,6 +77,11 @@ class Context:
             async with database.read() as session:
                 return _in_order(ids, await users_by_ids(session, ids))
 
+        async def load_totps(ids: list[str]) -> list[bool]:
+            async with database.read() as session:
+                found = await confirmed_totps(session, ids)
+            return [key in found for key in ids]
+
         self.conversations = _loader(load_conversations)
         self.members = _loader(load_members)
         self.roles = _loader(load_roles)
@@ -83,6 +90,7 @@ class Context:
         self.runs = _loader(load_runs)
         self.active_runs = _loader(load_active_runs)
         self.users = _loader(load_users)
+        self.totps = DataLoader(load_totps, cache=False)
 
     def require(self) -> Viewer:
         """
@@ -92,6 +100,18 @@ class Context:
         if self.viewer is None:
             raise TokenMissing
         return self.viewer
+
+    def require_session(self) -> Viewer:
+        """Who is signed in, for what manages the account.
+
+        Raises:
+            TokenMissing: anonymous.
+            Forbidden: the token is an API key, which anybody may hold whom the user gave it to.
+        """
+        viewer = self.require()
+        if viewer.session_id is None:
+            raise Forbidden("An API key cannot manage the account; sign in")
+        return viewer
 
     @property
     def user_id(self) -> str:

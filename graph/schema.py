@@ -17,6 +17,7 @@ from graph.auth import AuthMutation, AuthQuery
 from graph.chat import ChatMutation, ChatSubscription
 from graph.conversations import ConversationMutation, ConversationQuery
 from graph.events import EVENT_TYPES
+from graph.factors import FactorMutation
 from graph.happenings import CONVERSATION_EVENT_TYPES, HappeningSubscription
 from graph.members import MemberMutation
 from graph.models import ModelQuery
@@ -34,7 +35,9 @@ class Query(AuthQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, Mode
 
 
 @strawberry.type
-class Mutation(AuthMutation, ConversationMutation, MemberMutation, RunMutation, TypingMutation, ChatMutation):
+class Mutation(
+    AuthMutation, FactorMutation, ConversationMutation, MemberMutation, RunMutation, TypingMutation, ChatMutation
+):
     pass
 
 

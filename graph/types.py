@@ -11,7 +11,7 @@ from strawberry import ID, Private
 from chat.events import RunFailure
 from chat.records import failure_of_run
 from chat.usage import usage_of
-from errors import BadUserInput
+from errors import BadUserInput, TokenInvalid
 from graph.context import Context, Info
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
 from graph.paging import PageInfo, encode_cursor, number_in, page_info, page_size, trim_page
@@ -112,12 +112,13 @@ class User(Node):
     email: str | None = strawberry.field(description="Null unless it is the viewer, as all below.")
     created_at: datetime | None
     role: UserRole | None
+    mine: Private[bool]
 
     @classmethod
     def of(cls, row: users.User, context: Context) -> User:
         if context.viewer is not None and context.viewer.id == row.id:
             return cls.own(row)
-        return cls(id=ID(row.id), username=row.username, email=None, created_at=None, role=None)
+        return cls(id=ID(row.id), username=row.username, email=None, created_at=None, role=None, mine=False)
 
     @classmethod
     def own(cls, row: users.User) -> User:
@@ -128,7 +129,12 @@ class User(Node):
             email=row.email,
             created_at=row.created_at,
             role=UserRole(row.role),
+            mine=True,
         )
+
+    @strawberry.field
+    async def totp_enabled(self, info: Info) -> bool | None:
+        return await info.context.totps.load(self.id) if self.mine else None
 
 
 @strawberry.type
@@ -319,6 +325,19 @@ class Conversation(Node):
         if self.row.owner_id == info.context.user_id:
             return MemberRole.OWNER
         return await info.context.roles.load(self.row.id) or MemberRole.VIEWER
+
+
+async def viewer_of(context: Context) -> User:
+    """The viewer's own account, as it is now.
+
+    Raises:
+        TokenMissing: anonymous.
+        TokenInvalid: the account is gone.
+    """
+    row = await context.users.load(context.user_id)
+    if row is None:
+        raise TokenInvalid
+    return User.own(row)
 
 
 async def load_message(context: Context, message_id: str | None) -> Message | None:

@@ -4,9 +4,37 @@ from alembic import context
 from sqlalchemy import URL, create_engine
 from sqlmodel import SQLModel
 
-from models import attempt, change, conversation, journal, member, message, run, search, usage, user, worker
+from models import (
+    attempt,
+    change,
+    conversation,
+    journal,
+    member,
+    message,
+    run,
+    search,
+    totp,
+    usage,
+    user,
+    user_session,
+    worker,
+)
 
-TABLES = (attempt, change, conversation, journal, member, message, run, search, usage, user, worker)
+TABLES = (
+    attempt,
+    change,
+    conversation,
+    journal,
+    member,
+    message,
+    run,
+    search,
+    totp,
+    usage,
+    user,
+    user_session,
+    worker,
+)
 
 
 def run_migrations() -> None:

@@ -61,3 +61,8 @@ async def forget_attempts(session: AsyncSession, now: datetime, limit: int) -> N
     """Delete up to `limit` rows that count no more."""
     old = select(Attempt.key).where(col(Attempt.until) <= now).order_by(col(Attempt.until)).limit(limit)
     await session.exec(delete(Attempt).where(col(Attempt.key).in_(old)))
+
+
+async def forget_key(session: AsyncSession, key: str) -> None:
+    """Nothing that was counted under this key counts any more."""
+    await session.exec(delete(Attempt).where(col(Attempt.key) == key))

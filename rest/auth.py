@@ -23,9 +23,9 @@ async def register(body: RegisterBody, services: Served, device: From) -> TokenA
 async def login(body: LoginBody, services: Served, device: From) -> TokenAnswer:
     """
     Raises:
-        InvalidCredentials, RateLimited
+        InvalidCredentials, OtpRequired, InvalidOtp, RateLimited
     """
-    signed_in = await services.accounts.login(body.username, body.password, device, refreshable=False)
+    signed_in = await services.accounts.login(body.username, body.password, device, otp=body.otp, refreshable=False)
     return TokenAnswer(access_token=signed_in.access_token)
 
 

@@ -23,8 +23,11 @@ class RegisterBody(Body):
 
 
 class LoginBody(Body):
+    """`otp`: a one-time code or a recovery code, for accounts that have a second factor."""
+
     username: str
     password: str
+    otp: str | None = None
 
 
 class MessageBody(Body):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from auth.accounts import Accounts
+from auth.factors import Factors
 from auth.passwords import Passwords
 from auth.sessions import SessionLimits, Sessions
 from auth.throttle import NO_LIMITS, Throttle
@@ -33,5 +34,10 @@ def sessions(database: Database, tokens: Tokens) -> Sessions:
 
 
 @pytest.fixture
-def accounts(database: Database, passwords: Passwords, sessions: Sessions) -> Accounts:
-    return Accounts(database, passwords, sessions, Throttle(database, NO_LIMITS))
+def factors(database: Database) -> Factors:
+    return Factors(database, SECRET, Throttle(database, NO_LIMITS))
+
+
+@pytest.fixture
+def accounts(database: Database, passwords: Passwords, sessions: Sessions, factors: Factors) -> Accounts:
+    return Accounts(database, passwords, sessions, Throttle(database, NO_LIMITS), factors)

@@ -16,9 +16,7 @@ from sqlmodel import select
 from auth import sessions as module
 from auth.accounts import Accounts
 from auth.device import UNKNOWN, Device
-from auth.passwords import Passwords
 from auth.sessions import PREFIX, SessionLimits, Sessions, SignedIn, Viewer, _family_of
-from auth.throttle import NO_LIMITS, Throttle
 from auth.tokens import Tokens
 from errors import InvalidCredentials, NotFound, TokenExpired, TokenInvalid
 from models.columns import utc_now
@@ -359,8 +357,7 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(
     assert list(sessions.seen) == [viewer.session_id]
 
 
-async def test_the_seam_to_accounts(database: Database, passwords: Passwords, sessions: Sessions) -> None:
-    accounts = Accounts(database, passwords, sessions, Throttle(database, NO_LIMITS))
+async def test_the_seam_to_accounts(accounts: Accounts, sessions: Sessions) -> None:
     signed = await accounts.register("ann", "ann@example.com", "password123", Device("192.0.2.1", "curl"))
     again = await accounts.login("ann", "password123", refreshable=False)
     assert (signed.refresh_token is None, again.refresh_token is None) == (False, True)
