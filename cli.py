@@ -1,4 +1,4 @@
-"""The command line: `python cli.py serve | migrate | backup | restore | models | schema | settings | doctor`."""
+"""The command line: `python cli.py COMMAND`; `--help` lists them."""
 
 import argparse
 import asyncio
@@ -9,6 +9,7 @@ from pathlib import Path
 import app
 import cli_backup
 import cli_models
+import cli_transfer
 from chat.stats import server_totals
 from errors import StartError
 from graph.changes import breaking_changes
@@ -107,6 +108,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
     "backup": (cli_backup.back_up, "copy the whole database into a file, while it is served"),
     "restore": (cli_backup.restore, "put a backup in the place of the database"),
+    "export": (cli_transfer.export, "write a user's conversations into a file, as JSON"),
+    "import": (cli_transfer.import_, "give a user the conversations of such a file"),
     "models": (cli_models.run, "list the embedded models, or fetch one"),
     "schema": (schema, "print the GraphQL schema"),
     "settings": (settings_table, "print every setting as a table"),
@@ -117,6 +120,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "backup": cli_backup.add_arguments,
     "restore": cli_backup.add_arguments,
+    "export": cli_transfer.add_export_arguments,
+    "import": cli_transfer.add_arguments,
     "models": cli_models.add_arguments,
 }
 

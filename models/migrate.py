@@ -26,6 +26,7 @@ STATEMENT_SECONDS = 3_600
 """A migration of a large table takes its time."""
 PATIENCE_SECONDS = 10.0
 """A server that was started together with this one may need so long to take connections."""
+TROUBLE = (OSError, sqlite3.Error, DatabaseError, CommandError, PostgresError, InterfaceError, Unavailable)
 LOCK_KEY = 5_064_103_874
 """Of the advisory lock under which PostgreSQL is migrated."""
 
@@ -41,8 +42,45 @@ def migrate(address: Address) -> None:
             asyncio.run(_migrate_postgres(address))
         else:
             _migrate_sqlite(address)
-    except (OSError, sqlite3.Error, DatabaseError, CommandError, PostgresError, InterfaceError, Unavailable) as error:
+    except TROUBLE as error:
         raise StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})") from error
+
+
+def seen(address: Address) -> str | None:
+    """The newest migration that the database has seen; changes nothing. None: there is none yet.
+
+    Raises:
+        StartError: it cannot be read.
+    """
+    try:
+        if isinstance(address, PostgresAddress):
+            return asyncio.run(_seen_on_postgres(address))
+        if not address.exists():
+            return None
+        engine = create_engine(URL.create("sqlite", database=str(address)), poolclass=NullPool)
+        with engine.connect() as connection:
+            return revision_of(connection)
+    except TROUBLE as error:
+        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})") from error
+
+
+async def _seen_on_postgres(address: PostgresAddress) -> str | None:
+    def connected() -> Any:
+        return connect(address, WAIT_SECONDS, application_name="looking")
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connected, poolclass=NullPool)
+    async with engine.connect() as connection:
+        return await connection.run_sync(revision_of)
+
+
+def check_migrated(address: Address) -> None:
+    """
+    Raises:
+        StartError: it is not at our newest migration.
+    """
+    if (found := seen(address)) != head():
+        state = "there is no database yet" if found is None else f"it is at migration {found}, not {head()}"
+        raise StartError(f"{address}: {state}; run `python cli.py migrate`")
 
 
 def reason_of(error: BaseException) -> str:

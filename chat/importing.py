@@ -1,0 +1,255 @@
+"""Conversations that were exported, here or elsewhere, taken in: each whole or not at all, and each only once."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import orjson
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chat.changes import tell_viewers
+from chat.inputs import InputLimits
+from chat.transfer import ConversationRecord, End, Item, MessageRecord, TransferError, parse_header, parse_item
+from models.change import ChangeKind
+from models.columns import from_millis
+from models.conversation import Conversation, conversation_of
+from models.database import Database
+from models.ids import new_id
+from models.locks import hold
+from models.message import Message, MessageStatus
+from models.run import ACTIVE, Run, RunStatus
+from models.transfer import Row, add_tree, taken_ids
+from models.user import add_to_counters, user_by_id
+
+MAX_LINE_BYTES = 32 * 1024 * 1024
+"""A message of the longest answer that a server may be set to keep, twice."""
+MAX_MESSAGES = 100_000
+MAX_BYTES = 256 * 1024 * 1024
+"""Of one conversation: it is in memory, and then written in one transaction."""
+OURS = re.compile(r"[a-z]+_[0-9a-z]{26}")
+MOMENTS = ("created_at", "started_at", "finished_at")
+
+
+@dataclass
+class Imported:
+    added: int = 0
+    known: int = 0
+    messages: int = 0
+
+
+@dataclass
+class Draft:
+    """A conversation as it is read; `line` is where it begins. `depths` has the messages that are there so far."""
+
+    line: int
+    record: ConversationRecord
+    messages: list[MessageRecord] = field(default_factory=list)
+    depths: dict[str, int] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)
+    bytes: int = 0
+
+    def add(self, message: MessageRecord, size: int) -> None:
+        """
+        Raises:
+            ValueError: it does not fit into the tree.
+        """
+        self.bytes += size
+        if len(self.messages) >= MAX_MESSAGES or self.bytes > MAX_BYTES:
+            raise ValueError(f"a conversation has at most {MAX_MESSAGES} messages and {MAX_BYTES >> 20} MiB")
+        if message.id in self.depths or message.external_id in self.chosen:
+            raise ValueError("message.id: there is another message of this id")
+        if message.parent_id is not None and message.parent_id not in self.depths:
+            raise ValueError("message.parentId: there is no such message above it")
+        self.depths[message.id] = 0 if message.parent_id is None else self.depths[message.parent_id] + 1
+        self.chosen |= {message.external_id} - {None}  # type: ignore[arg-type]
+        self.messages.append(message)
+
+    def active(self) -> set[str]:
+        """The branch that ends in the head."""
+        above = {message.id: message.parent_id for message in self.messages}
+        branch, place = set(), self.record.head_id
+        while place is not None:
+            branch.add(place)
+            place = above[place]
+        return branch
+
+
+async def import_conversations(database: Database, user_id: str, limits: InputLimits, file: IO[bytes]) -> Imported:
+    """Give the user what the file holds. A conversation that the user has, by its id or by the id that the client
+    chose, stays as it is. What was read before a damaged place stays too: the same file, mended, brings the rest.
+
+    Raises:
+        TransferError: names the line.
+        Unavailable: the database cannot be written now.
+    """
+    done, draft, seen, line = Imported(), None, End(conversations=0, messages=0), 0
+    items = _items(file)
+    for line, size, item in items:
+        if isinstance(item, MessageRecord):
+            if draft is None:
+                raise TransferError(f"line {line}: a message without its conversation")
+            _told(line, draft.add, item, size)
+            seen.messages += 1
+            continue
+        if draft is not None:
+            await _store(database, user_id, limits, draft, done)
+        if isinstance(item, End):
+            if (item.conversations, item.messages) != (seen.conversations, seen.messages):
+                raise TransferError(f"line {line}: the file had {item.messages} messages, and has {seen.messages}")
+            if next(items, None) is not None:
+                raise TransferError(f"line {line + 1}: there is something behind the end")
+            return done
+        draft = Draft(line, item)
+        _told(line, _check, item, limits)
+        seen.conversations += 1
+    raise TransferError(f"line {line + 1}: the file was cut off here; conversations before the last are complete")
+
+
+def _told(line: int, work: Any, *arguments: Any) -> Any:
+    try:
+        return work(*arguments)
+    except ValueError as error:
+        raise TransferError(f"line {line}: {error}") from None
+
+
+def _check(record: ConversationRecord, limits: InputLimits) -> None:
+    for name, value, most in (
+        ("title", record.title, limits.title),
+        ("systemPrompt", record.system_prompt or "", limits.system_prompt),
+    ):
+        if len(value) > most:
+            raise ValueError(f"conversation.{name} is longer than {most} characters")
+
+
+def _items(file: IO[bytes]) -> Iterator[tuple[int, int, Item]]:
+    """Line, size in bytes, and what stands there."""
+    for line, text in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(text) > MAX_LINE_BYTES:
+            raise TransferError(f"line {line}: is longer than {MAX_LINE_BYTES >> 20} MiB")
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise TransferError(f"line {line}, column {error.colno}: is not JSON ({error.msg})") from None
+        if line == 1:
+            _told(line, parse_header, value)
+        else:
+            yield line, len(text), _told(line, parse_item, value)
+
+
+async def _store(database: Database, user_id: str, limits: InputLimits, draft: Draft, done: Imported) -> None:
+    record = draft.record
+    if record.head_id is not None and record.head_id not in draft.depths:
+        raise TransferError(f"line {draft.line}: conversation.headId: there is no such message in it")
+    if record.messages not in {None, len(draft.messages)}:
+        told = f"it had {record.messages} messages, and has {len(draft.messages)}"
+        raise TransferError(f"line {draft.line}: conversation.messages: {told}")
+    async with database.write() as session:
+        await hold(session, f"conversations of {user_id}")
+        for key in (record.id, record.external_id):
+            if key is not None and await conversation_of(session, user_id, key) is not None:
+                done.known += 1
+                return
+        user = await user_by_id(session, user_id)
+        if user is None or user.conversation_count >= limits.conversations:
+            raise TransferError(f"line {draft.line}: the user may have {limits.conversations} conversations")
+        await _add(session, user_id, draft)
+    done.added += 1
+    done.messages += len(draft.messages)
+
+
+async def _add(session: AsyncSession, user_id: str, draft: Draft) -> None:
+    record, active = draft.record, draft.active()
+    ids = await _ids(session, draft)
+    kept = await _free(session, Conversation, [record.id], "conv")
+    conversation = Conversation(
+        id=kept[record.id],
+        owner_id=user_id,
+        # By which it is known the next time, where its id is another's.
+        external_id=record.external_id or (None if kept[record.id] == record.id else record.id),
+        title=record.title,
+        model=record.model,
+        system_prompt=record.system_prompt,
+        created_at=from_millis(record.created_at),
+        updated_at=from_millis(record.updated_at),
+        archived=record.archived,
+        pinned=record.pinned,
+        message_count=len(active),
+        head_id=None if record.head_id is None else ids[record.head_id],
+    )
+    session.add(conversation)
+    await session.flush()
+    runs = await _free(session, Run, [message.run.id for message in draft.messages if message.run], "run")
+    rows = [_message(message, draft, conversation.id, user_id, ids, runs, active) for message in draft.messages]
+    await add_tree(session, rows, [_run(row, message, user_id) for row, message in _written(rows, draft)])
+    await add_to_counters(session, user_id, conversations=1, messages=len(active))
+    await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id)
+
+
+def _written(rows: list[Row], draft: Draft) -> Iterator[tuple[Row, MessageRecord]]:
+    seen = set()
+    for row, message in zip(rows, draft.messages, strict=True):
+        if message.run is not None and row["run_id"] not in seen:
+            seen.add(row["run_id"])
+            yield row, message
+
+
+async def _ids(session: AsyncSession, draft: Draft) -> dict[str, str]:
+    return await _free(session, Message, [message.id for message in draft.messages], "msg")
+
+
+async def _free(
+    session: AsyncSession, table: type[Message | Run | Conversation], ids: list[str], prefix: str
+) -> dict[str, str]:
+    """Each id as it is here: its own, if all are of ours and nobody has any. Else others in the same order, by which
+    siblings stand."""
+    ours = all(OURS.fullmatch(id_) and id_.startswith(f"{prefix}_") for id_ in ids)
+    if ours and not await taken_ids(session, table, ids):
+        return {id_: id_ for id_ in ids}
+    wanted = sorted(set(ids))
+    return dict(zip(wanted, sorted(new_id(prefix) for _ in wanted), strict=True))
+
+
+def _message(
+    message: MessageRecord,
+    draft: Draft,
+    conversation_id: str,
+    user_id: str,
+    ids: dict[str, str],
+    runs: dict[str, str],
+    active: set[str],
+) -> Row:
+    status = message.status
+    return {
+        "id": ids[message.id],
+        "conversation_id": conversation_id,
+        "external_id": message.external_id,
+        "parent_id": None if message.parent_id is None else ids[message.parent_id],
+        "depth": draft.depths[message.id],
+        "active": message.id in active,
+        "role": message.role,
+        "content": message.content,
+        "reasoning": message.reasoning,
+        # Nobody writes it any more.
+        "status": MessageStatus.INTERRUPTED if status == MessageStatus.STREAMING else status,
+        "created_at": from_millis(message.created_at),
+        "author_id": user_id if message.by_owner else None,
+        "model": message.model,
+        "run_id": None if message.run is None else runs[message.run.id],
+    }
+
+
+def _run(row: Row, message: MessageRecord, user_id: str) -> Row:
+    """The run's usage is shown; the user's counters stay, for which it was counted where it was made."""
+    assert message.run is not None
+    values = message.run.model_dump()
+    for name in MOMENTS:
+        values[name] = None if values[name] is None else from_millis(values[name])
+    place = {
+        "id": row["run_id"],
+        "user_id": user_id,
+        "conversation_id": row["conversation_id"],
+        "message_id": row["id"],
+    }
+    status = RunStatus.INTERRUPTED if values["status"] in ACTIVE else values["status"]
+    return values | place | {"user_id": user_id, "status": status, "attempts": [], "cancel_requested": False}
