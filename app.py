@@ -31,6 +31,7 @@ from chat.happenings import Happenings
 from chat.members import Members
 from chat.search import Searches
 from chat.sending import Sendings
+from chat.titles import Titles
 from chat.typing import Typing
 from errors import StartError
 from model_providers import open_catalog
@@ -110,6 +111,10 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         rights = Rights(database, feed)
         stack.push_async_callback(rights.aclose)
         feed.start()
+        if settings.title_model != "none":
+            titles = Titles(database, chats, settings.title_model, inputs.title)
+            stack.push_async_callback(titles.aclose)
+            engine.ended = titles.ended
         engine.keeper.price_of = catalog.price
         if settings.restart_interrupted:
             engine.keeper.restart = sendings.restart

@@ -95,6 +95,9 @@ class PlaceSettings(BaseSettings):
     model_fallback: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None, max_length=8, description="models tried when the asked one cannot answer; none: no other"
     )
+    title_model: OptionalText = Field(
+        None, description="who names conversations without a title (default: the model that answered); none: nobody"
+    )
     embedded_model: bool = Field(True, description="run the small model on this machine's processor")
     local_model: OptionalText = Field(
         None, description="which: a name of `python cli.py models list`, or a file (default: smollm2-135m-instruct)"

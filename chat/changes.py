@@ -42,7 +42,9 @@ def tell_user(session: AsyncSession, user_id: str, kind: ChangeKind, ref: str) -
 
 
 async def tell_run(session: AsyncSession, run: Run) -> None:
-    """A run has begun or ended: told to everyone who may see it."""
+    """A run has begun or ended: told to everyone who may see it, if it is anybody's answer."""
+    if run.purpose is not None:
+        return
     conversation = None if run.conversation_id is None else await session.get(Conversation, run.conversation_id)
     if conversation is not None:
         await tell_viewers(session, conversation, ChangeKind.RUN, run.id)

@@ -21,10 +21,12 @@ from errors import BadUserInput, Conflict, NotFound, Unavailable, error_for
 from models.columns import utc_now
 from models.database import Database
 from models.member import MemberRole
-from models.run import Run, RunStatus, release_key, run_by_key, runs_of
+from models.run import Run, RunPurpose, RunStatus, release_key, run_by_key, runs_of
 from models.usage import UNLIMITED, Limits
 from providers.base import Turn
 from providers.catalog import Candidate, Catalog
+
+ASIDE_TEMPERATURE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,30 @@ class Chats:
                 log = await unbroken(self._begin(user_id, requested, prompt, key), undo=RunLog.leave)
                 return log.follow()
 
-    async def _begin(self, user_id: str | None, requested: str, prompt: Prompt, key: str | None) -> RunLog:
+    async def aside(
+        self, user_id: str | None, turns: tuple[Turn, ...], model: str, max_tokens: int, purpose: RunPurpose
+    ) -> str:
+        """What a model says to a question of ours, at the user's cost, but without taking one of the user's places.
+
+        Raises:
+            ChatError: what the run failed with, or why there is none.
+        """
+        prompt = Prompt(turns, ASIDE_TEMPERATURE, max_tokens)
+        log = await unbroken(self._begin(user_id, model, prompt, None, purpose), undo=RunLog.leave)
+        async with aclosing(log.follow()) as stream:
+            events = [event async for event in stream]
+        finished = events[-1]
+        assert isinstance(finished, RunFinished)
+        raise_failure(finished)
+        return text_of(events)
+
+    async def _begin(
+        self, user_id: str | None, requested: str, prompt: Prompt, key: str | None, purpose: RunPurpose | None = None
+    ) -> RunLog:
         candidates = self._catalog.candidates(requested)
-        with self._engine.place(user_id) as place:
+        with self._engine.place(user_id if purpose is None else None) as place:
             run = self._new_run(user_id, requested, candidates)
-            run.idempotency_key = key
+            run.idempotency_key, run.purpose = key, purpose
             if self._budget.any:
                 run.reserved_tokens, run.reserved_nanos = needed(prompt.turns, prompt.max_tokens, candidates)
             async with self._database.write() as session:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
 from chat.admission import FairGate
@@ -35,8 +35,9 @@ KEPT_RUNS = 1_000
 
 
 class Engine:
-    """`limits` bound it; `database` holds its log; nothing else is needed. `restart` may be set to take over runs of a
-    dead process that had not come to a word."""
+    """`limits` bound it; `database` holds its log; nothing else is needed. `keeper.restart` may be set
+    to take over runs of a dead process that had not come to a word, `ended` to be told of each run that has ended here,
+    and its text."""
 
     def __init__(self, database: Database, limits: EngineLimits) -> None:
         self.limits = limits
@@ -54,6 +55,7 @@ class Engine:
         self._gate = FairGate(limits.per_process)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.ended: Callable[[Run, str], None] | None = None
 
     async def start(self) -> None:
         self.writer.on_fenced = self.keeper.hurry
@@ -130,7 +132,7 @@ class Engine:
         place.used = True
         log = RunLog(run.id)
         log.extend(before or [])
-        job = Job(run, log, self.writer.open(log, run.worker or ""), self._keep_seconds(run))
+        job = Job(run, log, self.writer.open(log, run.worker or ""), place, self._keep_seconds(run))
         self._jobs[run.id] = job
         if run.conversation_id is None:
             log.on_left = lambda: self._left(job)
@@ -168,10 +170,12 @@ class Engine:
             outcome = await self._outcome(job, work, generation)
             await self._end(job, generation, outcome)
         finally:
-            self._leave(job.run.user_id)
+            self._leave(job.place.user_id)
             self.writer.close(job.tail)
             job.ended.set()
             self._forget_later(job)
+        if self.ended is not None and job.log.lost is None and job.log.finished:
+            self.ended(job.run, job.log.text)
 
     async def _outcome(self, job: Job, work: Work, generation: Generation) -> Outcome:
         if job.stop is not None:

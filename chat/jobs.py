@@ -47,6 +47,7 @@ class Job:
     run: Run
     log: RunLog
     tail: Tail
+    place: "Place"
     keep: float
     stop: Transition | None = None
     task: "asyncio.Task[Outcome] | None" = None
@@ -63,7 +64,8 @@ class Job:
 
 @dataclass(slots=True)
 class Place:
-    """A reserved place: taken before the run is stored, so that what is stored can always be worked on."""
+    """A reserved place: taken before the run is stored, so that what is stored can always be worked on.
+    `user_id`: who may have only so many; None: nobody."""
 
     user_id: str | None
     used: bool = False

@@ -64,7 +64,7 @@ async def count_run(session: AsyncSession, run: Run) -> None:
         return
     tokens = (run.prompt_tokens or 0) + (run.completion_tokens or 0)
     asked = run.prompt_tokens is not None
-    spent = Spent(tokens, run.cost_nanos if asked else 0)
+    spent = Spent(tokens, run.cost_nanos if asked else 0, answers=int(run.purpose is None))
     await add_to_counters(session, run.user_id, tokens=tokens)
     await add_to_day(session, run.user_id, run.created_at.date(), spent, run.reserved_tokens, run.reserved_nanos)
     await add_to_model(session, run.user_id, run.model, run.provider, bucket_of(run.time_to_first_token_ms), spent)

@@ -138,6 +138,18 @@ async def count_conversations(session: AsyncSession) -> int:
     return (await session.exec(select(func.count()).select_from(Conversation))).one()
 
 
+async def name_conversation(
+    session: AsyncSession, conversation_id: str, title: str, instead_of: Sequence[str]
+) -> Conversation | None:
+    """Give a conversation a title in place of one of these; None if it has another by now, or is gone. Its version
+    stays: a user's change that is on its way is not in conflict with it."""
+    await take_conversations(session, [conversation_id])
+    untitled = col(Conversation.id) == conversation_id, col(Conversation.title).in_(instead_of)
+    if not (await session.exec(update(Conversation).where(*untitled).values(title=title))).rowcount:
+        return None
+    return await session.get(Conversation, conversation_id, populate_existing=True)
+
+
 async def touch_conversation(session: AsyncSession, conversation_id: str) -> None:
     """Something happened in it now: it moves to the front of the list."""
     await session.exec(update(Conversation).where(col(Conversation.id) == conversation_id).values(updated_at=utc_now()))

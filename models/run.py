@@ -24,6 +24,12 @@ class RunStatus(StrEnum):
     INTERRUPTED = "INTERRUPTED"
 
 
+class RunPurpose(StrEnum):
+    """What a run is for that is no answer to anybody: it costs its user, and is neither counted nor told as one."""
+
+    TITLE = "TITLE"
+
+
 ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
@@ -31,7 +37,7 @@ class Run(SQLModel, table=True):
     """`user_id` is None for a guest of the legacy socket; `conversation_id` is None for a stateless run.
     `worker` writes the run; an active run whose worker has no lease any more is nobody's. `prompt_estimate`: tokens of
     what was sent. `cost_nanos`: billionths of a US dollar, None when nobody knows the price. `reserved_…`: what is held
-    of the user's day until the run has ended."""
+    of the user's day until the run has ended. `purpose` None: to answer."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -73,6 +79,7 @@ class Run(SQLModel, table=True):
     reserved_nanos: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     temperature: float | None = None
     max_tokens: int | None = None
+    purpose: str | None = None
 
     @property
     def active(self) -> bool:

@@ -51,15 +51,16 @@ class ModelUsage(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run adds. `cost_nanos` None: nobody knows."""
+    """What a run adds. `cost_nanos` None: nobody knows. `answers`: 0 for a run that is no answer to anybody."""
 
     tokens: int
     cost_nanos: int | None
+    answers: int = 1
 
     @property
     def columns(self) -> dict[str, int]:
         cost = self.cost_nanos
-        return {"tokens": self.tokens, "cost_nanos": cost or 0, "unpriced": int(cost is None)}
+        return {"tokens": self.tokens, "cost_nanos": cost or 0, "unpriced": self.answers if cost is None else 0}
 
 
 def _more(table: type[SQLModel], amounts: dict[str, int]) -> dict[str, ColumnElement[Any]]:
@@ -103,7 +104,7 @@ async def hold(session: AsyncSession, user_id: str, day: date, tokens: int, nano
 
 async def add_to_day(session: AsyncSession, user_id: str, day: date, spent: Spent, tokens: int, nanos: int) -> None:
     """Count a run, and give back what was reserved for it: so many tokens, so many nanos."""
-    key, amounts = {"user_id": user_id, "day": day}, {"messages": 1, **spent.columns}
+    key, amounts = {"user_id": user_id, "day": day}, {"messages": spent.answers, **spent.columns}
     statement = insert_into(session, DailyUsage).values(**key, **amounts, **NONE_HELD)
     changes = _more(DailyUsage, amounts | {"reserved_tokens": -tokens, "reserved_nanos": -nanos})
     await session.exec(statement.on_conflict_do_update(index_elements=list(key), set_=changes))
@@ -118,7 +119,7 @@ async def day_of(session: AsyncSession, user_id: str, day: date) -> DailyUsage |
 async def add_to_model(
     session: AsyncSession, user_id: str, model: str, provider: str, bucket: int, spent: Spent
 ) -> None:
-    amounts = {"runs": 1, **spent.columns}
+    amounts = {"runs": spent.answers, **spent.columns}
     this = col(ModelUsage.user_id) == user_id, col(ModelUsage.model) == model, col(ModelUsage.provider) == provider
     row = update(ModelUsage).where(*this, col(ModelUsage.bucket) == bucket)
     if (await session.exec(row.values(_more(ModelUsage, amounts)))).rowcount:

@@ -90,7 +90,7 @@ def running(data_dir: Path, command: list[str] | None = None, **settings: str) -
     log = data_dir / "server.log"
     arguments = command or [sys.executable, "app.py"]
     arguments = [argument.replace("{port}", str(port)) for argument in arguments]
-    defaults = {"SCRIPTED_MODEL": "true", "EMBEDDED_MODEL": "false", "RATE_LIMITS": "off"}
+    defaults = {"SCRIPTED_MODEL": "true", "EMBEDDED_MODEL": "false", "RATE_LIMITS": "off", "TITLE_MODEL": "none"}
     with log.open("ab") as output:
         process = subprocess.Popen(
             arguments,
