@@ -26,6 +26,7 @@ import models.message
 import models.run
 import models.search
 import models.user
+import models.user_session
 import models.worker
 from errors import StartError
 from models.address import Address, PostgresAddress
