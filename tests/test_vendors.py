@@ -71,7 +71,7 @@ async def behind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Behi
             await stack.enter_async_context(fake.serving())
             settings[f"{name.upper()}_API_KEY"] = fake.key
             settings[f"{name.upper()}_BASE_URL"] = fake.address + ("/v1" if name == "openai" else "")
-        starting = running(tmp_path_factory.mktemp("vendors"), **settings)
+        starting = running(tmp_path_factory.mktemp("vendors"), None, **settings)
         # In a thread: the server asks the vendors for their models as it starts, and they are in this loop.
         server = await asyncio.to_thread(starting.__enter__)
         yield Behind(server, fakes)
