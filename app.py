@@ -16,6 +16,7 @@ import graph.routes
 import limits
 import rest.routes
 from auth.accounts import Accounts
+from auth.api_keys import ApiKeys
 from auth.factors import Factors
 from auth.passwords import Passwords
 from auth.sessions import Sessions
@@ -123,6 +124,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             database=database,
             accounts=Accounts(database, passwords, sessions, throttle, factors),
             factors=factors,
+            api_keys=ApiKeys(database),
             sessions=sessions,
             conversations=conversations,
             members=Members(database),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from auth.accounts import Accounts
+from auth.api_keys import ApiKeys
 from auth.factors import Factors
 from auth.sessions import Sessions
 from chat.chats import Chats
@@ -52,6 +53,7 @@ class WebSettings:
 class Services:
     database: Database
     accounts: Accounts
+    api_keys: ApiKeys
     factors: Factors
     sessions: Sessions
     conversations: Conversations

@@ -18,6 +18,7 @@ from hashlib import sha256
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from auth.api_keys import ApiKeys, is_api_key
 from auth.device import Device
 from auth.tokens import Claims, Tokens
 from errors import InvalidCredentials, NotFound, TokenInvalid
@@ -39,17 +40,20 @@ FAMILY_BYTES, TOKEN_BYTES = 16, 48
 SEEN_AGAIN = timedelta(minutes=1)
 """A session's last use is written down at most this often: a write for each request would double what reads cost."""
 MAX_ADDRESS_CHARS = 64
+NEVER = 253_402_300_799
+"""When a key without an end expires: the last second of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
     """Who is asking. `expires_at`: when the right to ask ends, in seconds since the epoch. `session_id`: where the user
-    is signed in; None where no session says who it is."""
+    is signed in; None where an API key says who it is: then `key_id` is its id."""
 
     id: str
     username: str
     expires_at: int
     session_id: str | None = None
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Sessions:
         self._tokens = tokens
         self._limits = limits
         self._key = tokens.derived_key("refresh tokens")
+        self._keys = ApiKeys(database)
         self.seen: dict[str, datetime] = {}
         """Sessions whose last use has yet to be written down."""
 
@@ -171,6 +176,10 @@ class Sessions:
             TokenInvalid: also when its session has ended, or its user is disabled.
             TokenExpired
         """
+        if is_api_key(token):
+            key, owner = await self._keys.owner(token)
+            ends = NEVER if key.expires_at is None else math.ceil(key.expires_at.timestamp())
+            return owner, Claims(owner.id, "", key.id, ends)
         claims = self._tokens.verify(token)
         async with self._database.read() as session:
             user, row = await user_in_session(session, claims.user_id, claims.session_id)
@@ -191,6 +200,8 @@ class Sessions:
         user, claims = await self.user_of(token)
         if user is None:
             raise TokenInvalid
+        if is_api_key(token):
+            return Viewer(user.id, user.username, claims.expires_at, key_id=claims.token_id)
         return Viewer(user.id, user.username, claims.expires_at, claims.session_id)
 
     async def listed(self, user_id: str) -> Sequence[UserSession]:

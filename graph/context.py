@@ -101,6 +101,11 @@ class Context:
             raise TokenMissing
         return self.viewer
 
+    @property
+    def by_key(self) -> bool:
+        """Whether it is an API key that says who the viewer is."""
+        return self.viewer is not None and self.viewer.session_id is None
+
     def require_session(self) -> Viewer:
         """Who is signed in, for what manages the account.
 
@@ -109,7 +114,7 @@ class Context:
             Forbidden: the token is an API key, which anybody may hold whom the user gave it to.
         """
         viewer = self.require()
-        if viewer.session_id is None:
+        if self.by_key:
             raise Forbidden("An API key cannot manage the account; sign in")
         return viewer
 

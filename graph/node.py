@@ -6,8 +6,10 @@ import strawberry
 from strawberry import ID
 
 from errors import BadUserInput
+from graph.api_keys import ApiKey
 from graph.context import Context, Info
-from graph.types import Node, User, load_conversation, load_message, load_run
+from graph.node_type import Node
+from graph.types import User, load_conversation, load_message, load_run
 
 MAX_NODES = 100
 
@@ -36,4 +38,7 @@ async def _load(context: Context, key: str) -> Node | None:
         case "user" if context.viewer is not None and context.viewer.id == key:
             row = await context.users.load(key)
             return None if row is None else User.of(row, context)
+        case "key" if context.viewer is not None and not context.by_key:
+            found = await context.services.api_keys.get(context.viewer.id, key)
+            return None if found is None else ApiKey.of(found)
     return None

@@ -13,6 +13,7 @@ from graphql import (
 )
 from strawberry.schema.config import StrawberryConfig
 
+from graph.api_keys import ApiKey, ApiKeyMutation
 from graph.auth import AuthMutation, AuthQuery
 from graph.chat import ChatMutation, ChatSubscription
 from graph.conversations import ConversationMutation, ConversationQuery
@@ -36,7 +37,14 @@ class Query(AuthQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, Mode
 
 @strawberry.type
 class Mutation(
-    AuthMutation, FactorMutation, ConversationMutation, MemberMutation, RunMutation, TypingMutation, ChatMutation
+    AuthMutation,
+    FactorMutation,
+    ApiKeyMutation,
+    ConversationMutation,
+    MemberMutation,
+    RunMutation,
+    TypingMutation,
+    ChatMutation,
 ):
     pass
 
@@ -51,7 +59,7 @@ schema = strawberry.Schema(
     mutation=Mutation,
     subscription=Subscription,
     # Types that are met only behind an interface are not found by walking from the roots.
-    types=[*EVENT_TYPES, *CONVERSATION_EVENT_TYPES, User, Conversation, Message, Run],
+    types=[*EVENT_TYPES, *CONVERSATION_EVENT_TYPES, User, ApiKey, Conversation, Message, Run],
     config=StrawberryConfig(auto_camel_case=True),
 )
 

@@ -12,8 +12,10 @@ from chat.events import RunFailure
 from chat.records import failure_of_run
 from chat.usage import usage_of
 from errors import BadUserInput, TokenInvalid
+from graph.api_keys import ApiKey
 from graph.context import Context, Info
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
+from graph.node_type import Node
 from graph.paging import PageInfo, encode_cursor, number_in, page_info, page_size, trim_page
 from models import conversation as conversations
 from models import message as messages
@@ -24,11 +26,6 @@ from providers import base
 from providers.prices import NANOS
 
 First = Annotated[int | None, strawberry.argument(description="1 to 100; default 20")]
-
-
-@strawberry.interface(description="Anything with an id of its own.")
-class Node:
-    id: ID
 
 
 def dollars(nanos: int | None) -> float | None:
@@ -135,6 +132,12 @@ class User(Node):
     @strawberry.field
     async def totp_enabled(self, info: Info) -> bool | None:
         return await info.context.totps.load(self.id) if self.mine else None
+
+    @strawberry.field(description="Of the viewer who is signed in; null for who asks by an API key.")
+    async def api_keys(self, info: Info) -> list[ApiKey] | None:
+        if not self.mine or info.context.by_key:
+            return None
+        return [ApiKey.of(row) for row in await info.context.services.api_keys.of(self.id)]
 
 
 @strawberry.type

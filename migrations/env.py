@@ -5,6 +5,7 @@ from sqlalchemy import URL, create_engine
 from sqlmodel import SQLModel
 
 from models import (
+    api_key,
     attempt,
     change,
     conversation,
@@ -21,6 +22,7 @@ from models import (
 )
 
 TABLES = (
+    api_key,
     attempt,
     change,
     conversation,

@@ -7,6 +7,6 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as `conv_01k9…`; `prefix` is user, conv, msg or run."""
+    """A fresh id such as `conv_01k9…`; `prefix` is user, conv, msg, run, sess, key and so on."""
     number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
     return f"{prefix}_" + "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

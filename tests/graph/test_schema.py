@@ -9,8 +9,8 @@ from graphql.type import is_nullable_type
 
 import cli
 from graph.events import RunEvent
+from graph.node_type import Node
 from graph.schema import core_schema, print_schema
-from graph.types import Node
 
 
 def test_the_stored_schema_is_what_the_code_says() -> None:

@@ -12,10 +12,11 @@ from tests.graph.http_client import Graph
 _numbers = itertools.count(1)
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "Query.node(id)": ("conversation", "message", "answer", "run", "user"),
-    "Query.nodes(ids)": ("conversation", "message", "answer", "run", "user"),
+    "Query.node(id)": ("conversation", "message", "answer", "run", "user", "api_key"),
+    "Query.nodes(ids)": ("conversation", "message", "answer", "run", "user", "api_key"),
     "Query.conversation(id)": ("conversation", "external", "message"),
     "Query.run(id)": ("run", "conversation"),
+    "Mutation.revokeApiKey(input.id)": ("api_key",),
     "Mutation.createConversation(input.externalId)": ("external", "conversation"),
     "Mutation.createConversation(input.messages.externalId)": ("external_message", "message"),
     "Mutation.updateConversation(input.id)": ("conversation", "external"),
@@ -81,6 +82,7 @@ class World:
     answer: str
     run: str
     key: str
+    api_key: str
 
     def of(self, kind: str) -> str:
         """The id of this kind."""
@@ -102,5 +104,14 @@ async def make_world(graph: Graph, account: Account) -> World:
         message=sent["message"]["id"],
         answer=run["message"]["id"],
         run=run["id"],
+        api_key=await _only_key(graph),
         **names,
     )
+
+
+async def _only_key(graph: Graph) -> str:
+    """A new API key; the earlier ones go, since a user may have so many."""
+    for old in (await graph.data("{ me { apiKeys { id } } }"))["me"]["apiKeys"]:
+        await graph.data("mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { id } }", id=old["id"])
+    made = await graph.data('mutation { createApiKey(input: { name: "a key" }) { apiKey { id } } }')
+    return str(made["createApiKey"]["apiKey"]["id"])

@@ -78,6 +78,9 @@ def encrypted(claims: Claims) -> str:
 
 TABLE: dict[str, tuple[Callable[[Claims], str], str]] = {
     "no token": (lambda _: "hello", INVALID),
+    "an API key that nobody has": (lambda _: f"acs_{'x' * 43}", INVALID),
+    "no API key": (lambda _: "acs_", INVALID),
+    "an API key of half a character": (lambda _: "acs_é", INVALID),
     "two parts": (lambda claims: raw(HEADER, claims).rpartition(".")[0], INVALID),
     "four parts": (lambda claims: raw(HEADER, claims) + ".x", INVALID),
     "no base64": (lambda _: "!!!.???.***", INVALID),
