@@ -25,7 +25,7 @@ from errors import StartError
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
-TOKEN = re.compile(r"((?:token|access_token)=)[^&\s\"']+")
+QUERY = re.compile(r"\?\S+")
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -132,14 +132,13 @@ class LateStderr(logging.StreamHandler):  # type: ignore[type-arg]
         return sys.stderr
 
 
-class RedactTokens(logging.Filter):
-    """Access logs hold addresses, and the legacy socket's may hold a token."""
+class WithoutQueries(logging.Filter):
+    """Access logs hold addresses, and what is behind their `?` may be a token (the legacy socket's, however its name is
+    escaped), or a GraphQL document with a password in it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(TOKEN.sub(r"\1…", arg) if isinstance(arg, str) else arg for arg in record.args)
-        if isinstance(record.msg, str):
-            record.msg = TOKEN.sub(r"\1…", record.msg)
+            record.args = tuple(QUERY.sub("?…", arg) if isinstance(arg, str) else arg for arg in record.args)
         return True
 
 
@@ -169,7 +168,7 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
-        for kind in (RedactTokens, OneLineForClients):
+        for kind in (WithoutQueries, OneLineForClients):
             if not any(isinstance(item, kind) for item in logger.filters):
                 logger.addFilter(kind())
 

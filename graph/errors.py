@@ -1,6 +1,7 @@
 """How failures look in an answer: a stable `extensions.code`, and nothing from inside."""
 
 import logging
+import re
 import secrets
 from typing import Any
 
@@ -9,6 +10,10 @@ from graphql import GraphQLError
 from errors import BadUserInput, ChatError, ErrorCode, QueryTooComplex, QuotaExceeded
 
 logger = logging.getLogger(__name__)
+
+VALUES = re.compile(r"(?:,? found:? |(?<!invalid) value: ).*", re.DOTALL)
+"""In graphql-core's words, what was given where it does not fit: it may be a password, and the front end's own error
+reports hold what it was answered."""
 
 
 def format_chat_error(error: ChatError) -> dict[str, Any]:
@@ -58,4 +63,4 @@ def _document_error(error: GraphQLError) -> ChatError:
     # graphql-core has no codes: its own limits, and Python's recursion limit inside it, are known by these words.
     if any(words in error.message for words in ("tokens. Parsing aborted", "nested too deeply", "Validation aborted")):
         return QueryTooComplex(error.message)
-    return BadUserInput(error.message)
+    return BadUserInput(VALUES.sub("", error.message))

@@ -96,7 +96,7 @@ def _migrate_sqlite(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=WAIT_SECONDS):
         # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
-        engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+        engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
         with engine.connect() as connection:
             upgrade(connection)
 
@@ -106,7 +106,9 @@ async def _migrate_postgres(address: PostgresAddress) -> None:
         wait = f"{WAIT_SECONDS}s"
         return connect(address, STATEMENT_SECONDS, PATIENCE_SECONDS, lock_timeout=wait, application_name="migration")
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connected, poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connected, poolclass=NullPool, hide_parameters=True
+    )
     async with engine.connect() as connection:
         # The transaction's own: a process that dies in it leaves neither a half nor a lock.
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})

@@ -49,6 +49,7 @@ class PostgresDatabase(Database):
     def _engine(self, size: int, overflow: int, patience: float | None = None) -> AsyncEngine:
         engine = create_async_engine(
             "postgresql+asyncpg://",
+            hide_parameters=True,  # they are texts and hashes, and an error of it may be logged
             pool_size=size,
             max_overflow=overflow,
             pool_timeout=self._limits.seconds,

@@ -31,6 +31,7 @@ class SqliteDatabase(Database):
     def _engine(path: Path, size: int, begin: str) -> AsyncEngine:
         engine = create_async_engine(
             f"sqlite+aiosqlite:///{path}",
+            hide_parameters=True,  # they are texts and hashes, and an error of it may be logged
             pool_size=size,
             max_overflow=0,
             pool_timeout=BUSY_SECONDS * 2,

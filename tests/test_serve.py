@@ -1,6 +1,5 @@
 import json
 import logging
-import re
 import signal
 import socket
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from errors import StartError
-from serve import RedactTokens, banner, check_port, port_of_command, print_once
+from serve import WithoutQueries, banner, check_port, port_of_command, print_once
 from tests.conftest import StartServer, register_on
 from tests.server import ROOT, Server, environment, free_port
 
@@ -207,24 +206,21 @@ class TestLog:
         httpx.get(f"{server.url}/api/auth/me", headers={"Authorization": f"Bearer {token}"})
         server.stop()
         log = server.log()
-        assert "/ws/guest?x=1&token=…" in log
-        assert "access_token=…" in log
+        assert "/ws/guest?…" in log
+        assert "/health?…" in log
         for private in (token, token.split(".")[2], "not.a.real", "password123"):
             assert private not in log
 
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("/ws/1?token=abc.def-_", "/ws/1?token=…"),
-            ("/ws/1?a=1&token=abc&b=2", "/ws/1?a=1&token=…&b=2"),
-            ('"GET /x?access_token=abc HTTP/1.1"', '"GET /x?access_token=… HTTP/1.1"'),
+            ("/ws/1?token=abc.def-_", "/ws/1?…"),
+            ("/ws/1?%74oken=abc", "/ws/1?…"),
+            ('"GET /x?access_token=abc HTTP/1.1"', '"GET /x?… HTTP/1.1"'),
             ("no such thing", "no such thing"),
         ],
     )
-    def test_tokens_are_left_out_of_messages_and_arguments(self, text: str, told: str) -> None:
-        for record in (
-            logging.LogRecord("x", logging.INFO, "", 0, text, None, None),
-            logging.LogRecord("x", logging.INFO, "", 0, "%s %d", (text, 1), None),
-        ):
-            assert RedactTokens().filter(record)
-            assert re.sub(" 1$", "", record.getMessage()) == told
+    def test_queries_are_left_out(self, text: str, told: str) -> None:
+        record = logging.LogRecord("x", logging.INFO, "", 0, "%s %d", (text, 1), None)
+        assert WithoutQueries().filter(record)
+        assert record.getMessage() == f"{told} 1"
