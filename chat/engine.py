@@ -181,7 +181,7 @@ class Engine:
         if job.stop is not None:
             return stopped(job.stop)
         # A task of its own: a cancel that comes before its first step, or during the end's writes, loses nothing.
-        job.task = asyncio.create_task(self._work(job, work, generation))
+        job.task = asyncio.create_task(self._work(job, work, generation), name=f"run {job.run.id}")
         await asyncio.wait([job.task])
         if job.task.cancelled():
             return stopped(job.stop or Transition.INTERRUPT)

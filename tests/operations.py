@@ -1,0 +1,118 @@
+"""Every operation there is, and how many SQL statements it takes at most, on SQLite and on PostgreSQL, whose locks are
+statements too. The look-up of a token counts in REST, where it is part of the request."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CONVERSATION = "{ conversation { id title messageCount } }"
+SENT = "{ message { id } run { id status } }"
+PAIR = '[{role: USER, content: "a"}, {role: ASSISTANT, content: "b"}]'
+ASK = '{ messages: [{role: USER, content: "hi"}], model: "scripted:words=1" }'
+
+
+class Operation(NamedTuple):
+    """`text`: a document, or `METHOD path body`, with names of the world in it: `$conv`, `$msg`, …"""
+
+    name: str
+    text: str
+    sqlite: int
+    postgres: int
+
+
+def mutation(name: str, arguments: str, answer: str) -> str:
+    return f"mutation {{ {name}(input: {{ {arguments} }}) {answer} }}"
+
+
+QUERIES = (
+    Operation("me", "{ me { id username } }", 1, 1),
+    Operation("node", '{ node(id: "$conv") { id } }', 1, 1),
+    Operation("nodes", '{ nodes(ids: ["$conv", "$msg", "$run"]) { id } }', 3, 3),
+    Operation(
+        "conversation", '{ conversation(id: "$conv") { messages(last: 50) { edges { node { content } } } } }', 2, 2
+    ),
+    Operation("conversations", "{ conversations(first: 20) { edges { node { id title } } } }", 2, 2),
+    Operation(
+        "searchMessages",
+        '{ searchMessages(query: "hello") { edges { snippet node { id } conversation { id } } } }',
+        4,
+        5,
+    ),
+    Operation("run", '{ run(id: "$run") { id status } }', 1, 1),
+    Operation("models", "{ models { id } }", 0, 0),
+    Operation("stats", "{ stats { totalTokens daily { tokens } byModel { tokens } quota { tokensLeft } } }", 4, 4),
+)
+MUTATIONS = (
+    Operation(
+        "register",
+        mutation("register", 'username: "$new", email: "$new@a.b", password: "password123"', "{ expiresIn }"),
+        5,
+        5,
+    ),
+    Operation("login", mutation("login", 'username: "$name", password: "password123"', "{ expiresIn }"), 3, 3),
+    Operation("createConversation", mutation("createConversation", f"messages: {PAIR}", CONVERSATION), 7, 9),
+    Operation("updateConversation", mutation("updateConversation", 'id: "$conv", title: "t"', CONVERSATION), 4, 5),
+    Operation(
+        "replaceConversation",
+        mutation("replaceConversation", f'id: "$conv", title: "t", model: "m", messages: {PAIR}', CONVERSATION),
+        11,
+        12,
+    ),
+    Operation("deleteConversation", mutation("deleteConversation", 'id: "$conv"', "{ id }"), 9, 10),
+    Operation(
+        "addMember",
+        mutation("addMember", 'conversationId: "$conv", username: "$friend", role: VIEWER', CONVERSATION),
+        7,
+        8,
+    ),
+    Operation(
+        "removeMember", mutation("removeMember", 'conversationId: "$conv", userId: "$member"', CONVERSATION), 5, 6
+    ),
+    Operation("sendMessage", mutation("sendMessage", 'conversationId: "$conv", content: "hi"', SENT), 15, 16),
+    Operation("editMessage", mutation("editMessage", 'messageId: "$question", content: "hi"', SENT), 20, 21),
+    Operation("regenerate", mutation("regenerate", 'messageId: "$msg"', "{ run { id } }"), 19, 20),
+    Operation("cancelRun", mutation("cancelRun", 'runId: "$active"', "{ run { status } }"), 2, 2),
+    Operation("setTyping", mutation("setTyping", 'conversationId: "$conv"', "{ delivered }"), 1, 1),
+    Operation("chat", mutation("chat", ASK.strip("{} "), "{ content tokens }"), 3, 4),
+)
+SUBSCRIPTIONS = (
+    Operation("runEvents", 'subscription { runEvents(runId: "$active") { seq } }', 4, 4),
+    Operation("chat", f"subscription {{ chat(input: {ASK}) {{ seq }} }}", 3, 4),
+    Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 8, 9),
+    Operation(
+        "viewerEvents",
+        "subscription { viewerEvents { ... on ViewerResync { cursor } ... on ViewerRunChanged { cursor } } }",
+        6,
+        7,
+    ),
+    Operation("typing", 'subscription { typing(conversationId: "$conv") { userId } }', 3, 3),
+)
+REST = (
+    Operation("GET /", "GET /", 0, 0),
+    Operation("GET /health", "GET /health", 2, 2),
+    Operation(
+        "POST /api/auth/register",
+        'POST /api/auth/register {"username": "$new", "email": "$new@a.b", "password": "password123"}',
+        5,
+        5,
+    ),
+    Operation("POST /api/auth/login", 'POST /api/auth/login {"username": "$name", "password": "password123"}', 3, 3),
+    Operation("GET /api/auth/me", "GET /api/auth/me", 1, 1),
+    Operation(
+        "POST /api/chat",
+        'POST /api/chat {"messages": [{"role": "user", "content": "hi"}], "model": "scripted:words=1"}',
+        4,
+        5,
+    ),
+    Operation("GET /api/conversations", "GET /api/conversations", 3, 3),
+    Operation("POST /api/conversations", 'POST /api/conversations {"title": "t", "messages": [], "model": "m"}', 6, 8),
+    Operation("GET /api/conversations/{conversation_id}", "GET /api/conversations/$conv", 4, 4),
+    Operation(
+        "PUT /api/conversations/{conversation_id}",
+        'PUT /api/conversations/$conv {"title": "t", "messages": [], "model": "m"}',
+        10,
+        11,
+    ),
+    Operation("DELETE /api/conversations/{conversation_id}", "DELETE /api/conversations/$conv", 10, 11),
+    Operation("GET /api/stats", "GET /api/stats", 2, 2),
+)
