@@ -1,22 +1,19 @@
 """The command line: `python cli.py COMMAND`; `--help` lists them."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import app
 import cli_backup
+import cli_doctor
 import cli_models
 import cli_transfer
-from chat.stats import server_totals
 from errors import StartError
 from graph.changes import breaking_changes
 from graph.schema import print_schema
-from models.address import Address
 from models.migrate import migrate
-from models.opening import open_database
 from setting_groups import ROOT
 from settings import Settings, load_settings
 
@@ -51,19 +48,6 @@ def schema(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def doctor(_arguments: argparse.Namespace) -> int:
-    """Say what this machine would run with."""
-    settings = load_settings()
-    for warning in settings.warnings():
-        print(f"warning: {warning}")
-    print(f"environment  {settings.app_env}")
-    print(f"database     {_database_line(settings)}")
-    print(f"model files  {settings.models_path}")
-    print(f"web pages    {'built' if (ROOT / 'web/dist/index.html').exists() else 'not built: run `make web`'}")
-    print(f"listens on   http://{settings.host}:{settings.port}")
-    return 0
-
-
 def settings_table(_arguments: argparse.Namespace) -> int:
     """Print every setting as a Markdown table: what docs/operations.md holds."""
     print("| variable | default | meaning |")
@@ -86,23 +70,6 @@ def _shown(default: object) -> str:
     return f"`{default}`"
 
 
-def _database_line(settings: Settings) -> str:
-    address = settings.database
-    if isinstance(address, Path) and not address.exists():
-        return f"{address} (made at the first start)"
-    migrate(address)
-    users, conversations = asyncio.run(_totals(address))
-    return f"{address} ({users} users, {conversations} conversations)"
-
-
-async def _totals(address: Address) -> tuple[int, int]:
-    database = open_database(address)
-    try:
-        return await server_totals(database)
-    finally:
-        await database.aclose()
-
-
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "serve": (serve, "serve the API, as `python app.py` does"),
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
@@ -113,7 +80,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "models": (cli_models.run, "list the embedded models, or fetch one"),
     "schema": (schema, "print the GraphQL schema"),
     "settings": (settings_table, "print every setting as a table"),
-    "doctor": (doctor, "say what this machine would run with"),
+    "doctor": (cli_doctor.doctor, "say what this machine would run with, and what is wrong with that"),
 }
 
 

@@ -24,6 +24,8 @@ ONE_MOMENT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_
 URGENT_CONNECTIONS = 2
 """For leases: a crowd that has all the others must not make a worker look dead. They do not wait for a server that is
 away, either: who has waited cannot tell whether the others have been able to renew theirs."""
+OWN_CONNECTIONS = URGENT_CONNECTIONS + 1
+"""Of a process, besides the pool's: the log has one."""
 
 
 @dataclass(frozen=True, slots=True)

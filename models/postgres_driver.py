@@ -69,6 +69,19 @@ async def connect(address: PostgresAddress, seconds: float, patience: float | No
         pause = min(pause * 2, 0.2)
 
 
+async def facts_of(address: PostgresAddress) -> tuple[int, int]:
+    """The server's major version, and how many connections it takes.
+
+    Raises:
+        Unavailable: as `connect`.
+    """
+    connection = await connect(address, LOCK_SECONDS)
+    try:
+        return connection.get_server_version().major, int(await connection.fetchval("SHOW max_connections"))
+    finally:
+        await connection.close()
+
+
 def is_away(error: BaseException) -> bool:
     """Whether nothing more can be expected of the connection. A server that stops says so first, and hangs up a moment
     later: in between the driver takes the connection for open, and fails at its own state."""

@@ -41,7 +41,7 @@ def test_doctor_says_what_there_would_be(tmp_path: Path, capsys: pytest.CaptureF
 def test_doctor_repeats_the_warnings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LEGACY_SOCKET", "open")
     assert cli.main(["doctor"]) == 0
-    assert "warning: LEGACY_SOCKET=open" in capsys.readouterr().out
+    assert "LEGACY_SOCKET=open" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["migrate", "doctor", "serve"])
