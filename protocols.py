@@ -8,13 +8,20 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+from websockets.protocol import State
 
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 """Four times what nginx reads by default; the guide's frontend sends 1 KB."""
 CLOSE_SECONDS = 10.0
 """How long the last frame of a socket may wait for its peer to read."""
+MAX_PIECES = 1_024
+"""Of one message. Browsers send each in one; a quarter of a MiB in pieces of 256 bytes."""
+MAX_UNREAD_PONGS = 4 * 1024 * 1024
+"""Bytes that wait for a peer: answers to what it sends, which it does not read."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -68,10 +75,45 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
-    """A peer that does not even read the close is cut off."""
+    """A peer that reads nothing, not even the close, is cut off, and a message comes in so many pieces. A socket that
+    uvicorn closed for a broken frame is a client's that left, not a fault of the application's that still answers."""
+
+    _ended = False
 
     async def send(self, message: Any) -> None:
+        if self.close_sent and self.handshake_complete and not self._ended:
+            raise ClientDisconnected
         if message["type"] == "websocket.close":
+            self._ended = True
             # Before it is sent: it waits until what stands in front of it has been read.
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
         await super().send(message)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.conn.state is not State.OPEN and self.curr_msg_data_type == "text" and not _is_text(self.frames):
+            # Closed already, in the same packet: uvicorn would close again for it, which raises.
+            self.frames = []
+            return
+        super().send_receive_event_to_app()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= MAX_PIECES:
+            # Empty ones have no size that would add up.
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "Too many pieces")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.transport.get_write_buffer_size() > MAX_UNREAD_PONGS:
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+
+def _is_text(pieces: list[bytes]) -> bool:
+    try:
+        b"".join(pieces).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
 import orjson
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected, WebSocketState
 
 from auth.sessions import Viewer
 from auth.tokens import bearer
@@ -279,6 +279,9 @@ class Connection:
                 await self._websocket.send_text(orjson.dumps(message).decode())
         except TimeoutError:
             raise Close(1013, "The reader does not read") from None
+        except WebSocketDisconnected:
+            # Another operation has found out already that the client is gone.
+            raise WebSocketDisconnect from None
 
 
 def _id_of(message: dict[str, Any]) -> str:

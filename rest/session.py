@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import orjson
 from fastapi import WebSocket
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
 from chat.chats import StatelessChat
 from chat.events import RunTextDelta
@@ -75,6 +75,9 @@ class Session:
                 await self._websocket.send_text(orjson.dumps(frame).decode())
         except TimeoutError:
             raise ReaderStuck from None
+        except WebSocketDisconnected:
+            # Another task has found out already that the client is gone.
+            raise WebSocketDisconnect from None
 
     async def _read(self) -> None:
         while True:
