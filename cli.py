@@ -7,6 +7,7 @@ from pathlib import Path
 
 import app
 import cli_backup
+import cli_chat
 import cli_doctor
 import cli_models
 import cli_transfer
@@ -72,6 +73,7 @@ def _shown(default: object) -> str:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "serve": (serve, "serve the API, as `python app.py` does"),
+    "chat": (cli_chat.run, "ask a model here in the terminal"),
     "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
     "backup": (cli_backup.back_up, "copy the whole database into a file, while it is served"),
     "restore": (cli_backup.restore, "put a backup in the place of the database"),
@@ -86,6 +88,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
 
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "backup": cli_backup.add_arguments,
+    "chat": cli_chat.add_arguments,
     "restore": cli_backup.add_arguments,
     "export": cli_transfer.add_export_arguments,
     "import": cli_transfer.add_arguments,
