@@ -17,11 +17,13 @@ import limits
 import rest.routes
 from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
+from auth.credentials import Credentials
 from auth.factors import Factors
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
+from auth.visits import Visits
 from buses import open_bus
 from chat.access import Rights
 from chat.chats import Chats
@@ -93,6 +95,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(bus.aclose)
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
         sessions = Sessions(database, tokens, limits.session_limits(settings))
+        visits = Visits(database, bus, sessions)
+        stack.push_async_callback(visits.aclose)
         passwords = Passwords()
         throttle = Throttle(database, limits.throttle_limits(settings))
         factors = Factors(database, settings.signing_secret(), throttle)
@@ -112,6 +116,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         rights = Rights(database, feed)
         stack.push_async_callback(rights.aclose)
         feed.start()
+        visits.start()
         if settings.title_model != "none":
             titles = Titles(database, chats, settings.title_model, inputs.title)
             stack.push_async_callback(titles.aclose)
@@ -123,9 +128,11 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             database=database,
             accounts=Accounts(database, passwords, sessions, throttle, factors),
+            credentials=Credentials(database, passwords, sessions, throttle),
             factors=factors,
             api_keys=ApiKeys(database),
             sessions=sessions,
+            visits=visits,
             conversations=conversations,
             members=Members(database),
             chats=chats,

@@ -7,8 +7,10 @@ from typing import Literal
 
 from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
+from auth.credentials import Credentials
 from auth.factors import Factors
 from auth.sessions import Sessions
+from auth.visits import Visits
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
@@ -54,8 +56,10 @@ class Services:
     database: Database
     accounts: Accounts
     api_keys: ApiKeys
+    credentials: Credentials
     factors: Factors
     sessions: Sessions
+    visits: Visits
     conversations: Conversations
     members: Members
     sendings: Sendings

@@ -4,18 +4,23 @@ A reader that goes away is noticed at once, one that does not read is given up, 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+
+from auth.visits import Visit
+from errors import ChatError
 
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 15.0
 """Proxies close a connection that is silent for 30 to 60 s."""
 HEARTBEAT = b":\n\n"
+FAREWELL_SECONDS = 1.0
+"""How long the last frame of a stream that has lost its right may wait for the reader."""
 
 
 class ClientLeft(Exception):
@@ -47,7 +52,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 class EventStream(Response):
     """`text/event-stream` from a generator of whole frames, which is closed when the client leaves, when it has taken
-    nothing for `send_timeout` seconds, `grace` seconds after `closing` was set, or after `lifetime` seconds."""
+    nothing for `send_timeout` seconds, or `grace` seconds after `closing` was set. When the visit is over, which is
+    entered with the stream, `farewell` makes the last frames of why."""
 
     media_type = "text/event-stream"
 
@@ -55,10 +61,11 @@ class EventStream(Response):
         self,
         frames: AsyncGenerator[bytes, None],
         *,
+        visit: AbstractContextManager[Visit],
+        farewell: Callable[[ChatError], bytes],
         closing: asyncio.Event,
         grace: float,
         send_timeout: float,
-        lifetime: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
@@ -69,9 +76,15 @@ class EventStream(Response):
         self._closing = closing
         self._grace = grace
         self._send_timeout = send_timeout
-        self._lifetime = lifetime
+        self._begun = False
+        self._visit = visit
+        self._farewell = farewell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        with self._visit as visit:
+            await self._serve(visit, receive, send)
+
+    async def _serve(self, visit: Visit, receive: Receive, send: Send) -> None:
         async def write(message: Message) -> None:
             async with asyncio.timeout(self._send_timeout):
                 await send(message)
@@ -82,19 +95,33 @@ class EventStream(Response):
             asyncio.create_task(self._beat(write)),
             asyncio.create_task(self._stopped()),
         ]
-        if self._lifetime is not None:
-            others.append(asyncio.create_task(asyncio.sleep(self._lifetime)))
+        waiting: set[asyncio.Future[Any]] = {pump, visit.over, *others}
         try:
-            await asyncio.wait({pump, *others}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if visit.over.done() and not pump.done():
+                await _cancel(pump)
+                await self._say_farewell(visit.over.result(), write)
             # A reader that left or stalled is no failure of ours, and there is no one to tell.
-            if pump.done() and not isinstance(pump.exception(), OSError):
+            elif pump.done() and not isinstance(pump.exception(), OSError):
                 pump.result()
         finally:
             await _cancel(pump, *others)
             await self._frames.aclose()
 
-    async def _pump(self, write: Send) -> None:
+    async def _say_farewell(self, reason: ChatError, write: Send) -> None:
+        with suppress(OSError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                if not self._begun:
+                    await self._begin(write)
+                await write({"type": "http.response.body", "body": self._farewell(reason), "more_body": True})
+                await write({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self, write: Send) -> None:
+        self._begun = True
         await write({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+    async def _pump(self, write: Send) -> None:
+        await self._begin(write)
         async for frame in self._frames:
             await write({"type": "http.response.body", "body": frame, "more_body": True})
         await write({"type": "http.response.body", "body": b"", "more_body": False})

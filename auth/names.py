@@ -45,11 +45,11 @@ def clean_email(value: str) -> str:
         raise BadUserInput("email is not an e-mail address", field="email") from None
 
 
-def clean_password(value: str) -> str:
+def clean_password(value: str, field: str = "password") -> str:
     """
     Raises:
-        BadUserInput
+        BadUserInput: names the field.
     """
     if not MIN_CHARS <= len(value) <= MAX_CHARS or not encodable(value):
-        raise BadUserInput(f"password must be {MIN_CHARS} to {MAX_CHARS} characters", field="password")
+        raise BadUserInput(f"password must be {MIN_CHARS} to {MAX_CHARS} characters", field=field)
     return value

@@ -11,9 +11,9 @@ import hmac
 import math
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -22,6 +22,7 @@ from auth.api_keys import ApiKeys, is_api_key
 from auth.device import Device
 from auth.tokens import Claims, Tokens
 from errors import InvalidCredentials, NotFound, TokenInvalid
+from models.api_key import standing_keys
 from models.columns import utc_now
 from models.database import Database
 from models.user import User, user_by_id
@@ -31,6 +32,7 @@ from models.user_session import (
     keep_newest_sessions,
     session_of_family,
     sessions_of,
+    standing_sessions,
     user_in_session,
     user_to_sign_in,
 )
@@ -54,6 +56,11 @@ class Viewer:
     expires_at: int
     session_id: str | None = None
     key_id: str | None = None
+
+    @property
+    def credential(self) -> str | None:
+        """The id of what says who it is: it may be taken away at any moment."""
+        return self.session_id or self.key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,9 @@ class Sessions:
         self._limits = limits
         self._key = tokens.derived_key("refresh tokens")
         self._keys = ApiKeys(database)
-        self.seen: dict[str, datetime] = {}
-        """Sessions whose last use has yet to be written down."""
+        self._seen: set[str] = set()
+        self.on_ended: Callable[[str], Awaitable[None]] | None = None
+        """Called behind the commit that ended sessions of a user, to tell whoever has something open for them."""
 
     async def open(self, session: AsyncSession, user: User, device: Device, *, refreshable: bool) -> SignedIn:
         """Sign a user in, in a transaction that writes. Whoever signs in, by whatever proof, comes through here.
@@ -188,7 +196,7 @@ class Sessions:
             if row is None or user.disabled or row.expires_at <= now:
                 raise TokenInvalid
             if now - row.last_seen_at >= SEEN_AGAIN:
-                self.seen[row.id] = now
+                self._seen.add(row.id)
         return user, claims
 
     async def viewer(self, token: str) -> Viewer:
@@ -230,7 +238,33 @@ class Sessions:
         await self.ended(user_id)
 
     async def ended(self, user_id: str) -> None:
-        """Tell that sessions of this user have ended, behind the commit."""
+        """To be called behind the commit that ended sessions of this user."""
+        if self.on_ended is not None:
+            await self.on_ended(user_id)
+
+    async def check(self, viewer: Viewer) -> None:
+        """For those who have something open and ask for more.
+
+        Raises:
+            TokenInvalid: the session or the key is gone, or its user is disabled or gone.
+        """
+        if viewer.credential is None:
+            return
+        async with self._database.read() as session:
+            if not await standing(session, [viewer.credential]):
+                raise TokenInvalid
+
+    def take_seen(self) -> set[str]:
+        """Sessions whose last use has yet to be written down, once."""
+        seen, self._seen = self._seen, set()
+        return seen
+
+
+async def standing(session: AsyncSession, credentials: Collection[str]) -> set[str]:
+    """Those sessions and API keys that still say who somebody is."""
+    keys = {each for each in credentials if each.startswith("key_")}
+    sessions = set(credentials) - keys
+    return await standing_sessions(session, sessions) | await standing_keys(session, keys)
 
 
 def _came_from(row: UserSession, device: Device) -> None:

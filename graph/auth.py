@@ -21,6 +21,17 @@ class LoginInput:
     otp: str | None = None
 
 
+@strawberry.input
+class RefreshSessionInput:
+    refresh_token: str
+
+
+@strawberry.input
+class ChangePasswordInput:
+    current_password: str
+    new_password: str
+
+
 @strawberry.type
 class AuthPayload:
     access_token: str
@@ -59,3 +70,15 @@ class AuthMutation:
     async def login(self, info: Info, input: LoginInput) -> AuthPayload:
         accounts = info.context.services.accounts
         return AuthPayload.of(await accounts.login(input.username, input.password, info.context.device, otp=input.otp))
+
+    @strawberry.mutation(description="A new access token, and the next refresh token. Takes no access token.")
+    async def refresh_session(self, info: Info, input: RefreshSessionInput) -> AuthPayload:
+        sessions = info.context.services.sessions
+        return AuthPayload.of(await sessions.refresh(input.refresh_token, info.context.device))
+
+    @strawberry.mutation(description="Ends every session and begins a new one.")
+    async def change_password(self, info: Info, input: ChangePasswordInput) -> AuthPayload:
+        viewer, device = info.context.require_session(), info.context.device
+        credentials = info.context.services.credentials
+        signed_in = await credentials.change_password(viewer, input.current_password, input.new_password, device)
+        return AuthPayload.of(signed_in)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -145,11 +144,11 @@ def _stream(runner: Runner, operation: Operation, context: Context, accepted: li
     services = context.services
     return EventStream(
         _frames(runner, operation, context),
+        visit=services.visits.visit(context.viewer),
+        farewell=_farewell,
         closing=services.closing,
         grace=services.engine.limits.shutdown_grace + 1,
         send_timeout=services.limits.send_timeout,
-        # No stream outlives its token. It breaks off without `complete`: a client asks again, and learns why.
-        lifetime=None if context.viewer is None else max(0.0, context.viewer.expires_at - time.time()),
     )
 
 
@@ -164,6 +163,10 @@ async def _frames(runner: Runner, operation: Operation, context: Context) -> Asy
     except RequestRefused as refused:
         yield _next({"errors": refused.errors})
     yield COMPLETE
+
+
+def _farewell(error: ChatError) -> bytes:
+    return _next({"errors": [format_chat_error(error)]}) + COMPLETE
 
 
 def _next(result: dict[str, Any]) -> bytes:

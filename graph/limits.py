@@ -31,12 +31,12 @@ MAX_COST = 30_000
 """In plain fields of the answer, which take 13 to 20 µs each: half a second. 100 conversations with 20 messages fit."""
 COSTS = {
     **dict.fromkeys(("author", "usage", "run", "parent", "message", "conversation", "head", "activeRun", "members"), 8),
-    **dict.fromkeys(("messages", "siblings", "daily", "byModel", "quota", "searchMessages"), 60),
+    **dict.fromkeys(("messages", "siblings", "daily", "byModel", "quota", "searchMessages", "sessions"), 60),
 }
 """Of fields that are looked up, 0.1 ms each in batches, and of those that take a read of their own, 1 ms each."""
 LISTS = {
     **dict.fromkeys(("conversations", "messages", "searchMessages"), DEFAULT_SIZE),
-    **{"siblings": 5, "parts": 5, "daily": DEFAULT_DAYS, "byModel": 10},
+    **{"siblings": 5, "parts": 5, "daily": DEFAULT_DAYS, "byModel": 10, "sessions": 10},
 }
 """How many there are of what is below these fields, unless one of these arguments says it."""
 SIZES = {"first": MAX_SIZE, "last": MAX_SIZE, "ids": MAX_SIZE, "days": MOST_DAYS}

@@ -25,6 +25,7 @@ from graph.models import ModelQuery
 from graph.node import NodeQuery
 from graph.runs import RunMutation, RunQuery, RunSubscription
 from graph.search import SearchQuery
+from graph.sessions import SessionMutation
 from graph.stats import StatsQuery
 from graph.types import Conversation, Message, Run, User
 from graph.typing import TypingMutation, TypingSubscription
@@ -38,6 +39,7 @@ class Query(AuthQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, Mode
 @strawberry.type
 class Mutation(
     AuthMutation,
+    SessionMutation,
     FactorMutation,
     ApiKeyMutation,
     ConversationMutation,

@@ -17,6 +17,7 @@ from graph.context import Context, Info
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
 from graph.node_type import Node
 from graph.paging import PageInfo, encode_cursor, number_in, page_info, page_size, trim_page
+from graph.sessions import Session
 from models import conversation as conversations
 from models import message as messages
 from models import run as runs
@@ -138,6 +139,13 @@ class User(Node):
         if not self.mine or info.context.by_key:
             return None
         return [ApiKey.of(row) for row in await info.context.services.api_keys.of(self.id)]
+
+    @strawberry.field(description="Where the viewer is signed in, the last used first; null for an API key.")
+    async def sessions(self, info: Info) -> list[Session] | None:
+        if not self.mine or info.context.by_key:
+            return None
+        rows = await info.context.services.sessions.listed(self.id)
+        return [Session.of(row, info.context) for row in rows]
 
 
 @strawberry.type

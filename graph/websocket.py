@@ -1,23 +1,23 @@
 """graphql-transport-ws, after https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md.
 
 One socket carries many operations; each has its own context, and a bad one fails alone. What breaks the protocol closes
-the socket with a code: 4400 a message that is none, 4401 not initialised or a refused token, 4403 an expired one,
-4408 initialised too late, 4409 an id twice, 4429 initialised twice or too many messages, 1009 a frame too large, 1013
-a reader that does not read, or too many sockets.
+the socket with a code: 4400 a message that is none, 4401 not initialised, a refused token or a session that has ended,
+4403 an expired token or another user's, 4408 initialised too late, 4409 an id twice, 4429 initialised twice or too many
+messages, 1009 a frame too large, 1013 a reader that does not read, or too many sockets. A `ping` whose payload has
+`authorization` renews the token in place.
 """
 
 import asyncio
 import logging
-import time
 from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected, WebSocketState
 
-from auth.sessions import Viewer
 from auth.tokens import bearer
-from errors import ChatError, RateLimited, TokenExpired, Unavailable
+from auth.visits import Visit
+from errors import ChatError, RateLimited, TokenExpired, Unauthenticated, Unavailable
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import RequestRefused, Runner
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = "graphql-transport-ws"
 MAX_ID_CHARS = 128
+ANSWER_SECONDS = 1.0
+"""How long queries and mutations under way may take when the socket has to end."""
 
 
 class Close(Exception):
@@ -63,35 +65,37 @@ async def _serve(websocket: WebSocket, runner: Runner, services: Services) -> No
         await websocket.close(4406, "Subprotocol not acceptable")
         return
     await websocket.accept(subprotocol=PROTOCOL)
-    connection = Connection(websocket, runner, services)
-    try:
-        await connection.run()
-    except Close as close:
-        # First: an operation that sends behind the close frame would fail as if it were ours to fix.
-        await connection.stop()
-        await connection.close(close)
-    except WebSocketDisconnect:
-        pass
-    finally:
-        await connection.stop()
+    with services.visits.visit(None) as visit:
+        connection = Connection(websocket, runner, services, visit)
+        try:
+            await connection.run()
+        except Close as close:
+            # First: an operation that sends behind the close frame would fail as if it were ours to fix.
+            await connection.stop()
+            await connection.close(close)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            await connection.stop()
 
 
 class Connection:
     """The state of one socket: who it is for, and the operations under way on it."""
 
-    def __init__(self, websocket: WebSocket, runner: Runner, services: Services) -> None:
+    def __init__(self, websocket: WebSocket, runner: Runner, services: Services, visit: Visit) -> None:
         self._websocket = websocket
         self._runner = runner
         self._services = services
-        self._viewer: Viewer | None = None
+        self._visit = visit
         self._device = device_of(websocket)
         self._initialised = False
         self._acknowledged = False
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """Those of `_operations`, and those whose last message is on its way."""
+        self._answering: set[asyncio.Task[None]] = set()
+        """Those of them that are queries and mutations."""
         self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
-        self._expiry: asyncio.TimerHandle | None = None
         self._frames = Rates(services.limits.graph_frames_per_minute)
         self._seat = ExitStack()
         """This socket among its user's."""
@@ -104,20 +108,27 @@ class Connection:
         """
         reader = asyncio.create_task(self._read())
         try:
-            waiting: set[asyncio.Future[Any]] = {reader, self._ended}
+            waiting: set[asyncio.Future[Any]] = {reader, self._ended, self._visit.over}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._ended.done():
                 raise self._ended.result()
+            if self._visit.over.done():
+                reader.cancel()
+                await self._let_answer()
+                raise closed_for(self._visit.over.result())
             reader.result()
         finally:
             reader.cancel()
             with suppress(asyncio.CancelledError, Close, WebSocketDisconnect):
                 await reader
 
+    async def _let_answer(self) -> None:
+        """Whoever logs out or changes the password over this socket is told that it was done, then closed."""
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=ANSWER_SECONDS)
+
     async def stop(self) -> None:
         """End what is still under way: this follower leaves, the runs of conversations go on."""
-        if self._expiry is not None:
-            self._expiry.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -171,6 +182,7 @@ class Connection:
             case "connection_init":
                 await self._initialise(message.get("payload") or {})
             case "ping":
+                await self._renew(message.get("payload") or {})
                 await self._send({"type": "pong"})
             case "pong":
                 pass
@@ -193,19 +205,20 @@ class Connection:
 
     async def _authenticate(self, token: str) -> None:
         try:
-            self._viewer = await self._services.sessions.viewer(token)
-            self._seat.enter_context(self._services.presence.user(self._viewer.id))
-        except TokenExpired as error:
-            # 4403, not 4401: clients come back after it, with a new token.
-            raise Close(4403, error.message) from None
-        except Unavailable as error:
-            raise Close(1013, error.message) from None
+            viewer = await self._services.sessions.viewer(token)
+            if self._visit.viewer is None:
+                self._seat.enter_context(self._services.presence.user(viewer.id))
         except ChatError as error:
-            raise Close(4401, error.message) from None
-        left = max(0.0, self._viewer.expires_at - time.time())
-        loop = asyncio.get_running_loop()
-        # A month at most: asyncio's timers do not take more than some years on every platform.
-        self._expiry = loop.call_later(min(left, 30 * 86_400), self._end, 4403, TokenExpired.default_message)
+            raise closed_for(error) from None
+        if self._visit.viewer is not None and self._visit.viewer.id != viewer.id:
+            # Like an expired token: what is open is not theirs, and a client that comes back comes as who it is now.
+            raise Close(4403, "The token is another user's")
+        self._visit.admit(viewer)
+
+    async def _renew(self, payload: dict[str, Any]) -> None:
+        token = bearer(_authorization(payload))
+        if token is not None and self._acknowledged:
+            await self._authenticate(token)
 
     async def _subscribe(self, message: dict[str, Any]) -> None:
         if not self._acknowledged:
@@ -231,11 +244,12 @@ class Connection:
         if limits.counted and len(self._tasks) >= limits.operations_per_socket:
             raise RateLimited(f"At most {limits.operations_per_socket} operations on one socket")
         services.operations.of_address(self._device)
-        if self._viewer is not None:
-            services.operations.of_user(self._viewer.id)
+        if self._visit.viewer is not None:
+            services.operations.of_user(self._visit.viewer.id)
 
     def _done(self, key: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._answering.discard(task)
         if self._operations.get(key) is task:
             del self._operations[key]
         if task.cancelled() or (error := task.exception()) is None:
@@ -256,7 +270,12 @@ class Connection:
         """One operation, to its `complete` or its `error`."""
         try:
             operation = self._runner.prepare(request)
-            context = Context(self._services, self._viewer, self._device)
+            if not operation.streams and (task := asyncio.current_task()) is not None:
+                self._answering.add(task)
+            viewer = self._visit.viewer
+            if viewer is not None:
+                await self._services.sessions.check(viewer)
+            context = Context(self._services, viewer, self._device)
             if operation.streams:
                 async with aclosing(self._runner.subscribe(operation, context)) as results:
                     async for result in results:
@@ -266,6 +285,10 @@ class Connection:
                 await self._send({"id": key, "type": "next", "payload": result})
         except RequestRefused as refused:
             end = {"id": key, "type": "error", "payload": refused.errors}
+        except Unauthenticated as error:
+            raise closed_for(error) from None
+        except ChatError as error:
+            end = {"id": key, "type": "error", "payload": [format_chat_error(error)]}
         else:
             end = {"id": key, "type": "complete"}
         # The id is free from here on: a client may use it again as soon as it has read this.
@@ -282,6 +305,13 @@ class Connection:
         except WebSocketDisconnected:
             # Another operation has found out already that the client is gone.
             raise WebSocketDisconnect from None
+
+
+def closed_for(error: ChatError) -> Close:
+    """4403, not 4401, for a token that has expired: clients come back after it, with a new one."""
+    if isinstance(error, TokenExpired):
+        return Close(4403, error.message)
+    return Close(1013 if isinstance(error, Unavailable | RateLimited) else 4401, error.message)
 
 
 def _id_of(message: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """API keys: long-lived tokens for programs. Only the digest of a key is kept."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from models.ids import new_id
 from models.locks import hold
 from models.user import User
 
+AT_ONCE = 500
 USE_NOTED_EVERY = timedelta(minutes=1)
 """A key that asks a thousand times a second must not write as often."""
 
@@ -52,6 +53,16 @@ async def api_keys_of(session: AsyncSession, user_id: str) -> Sequence[ApiKey]:
     """The newest first."""
     query = select(ApiKey).where(ApiKey.user_id == user_id)
     return (await session.exec(query.order_by(col(ApiKey.id).desc()))).all()
+
+
+async def standing_keys(session: AsyncSession, ids: Collection[str]) -> set[str]:
+    """Those of `ids` that are there, of users who may sign in. For the server alone: not scoped to a user."""
+    listed, found = list(ids), set[str]()
+    for start in range(0, len(listed), AT_ONCE):
+        query = select(ApiKey.id).join(User, col(User.id) == col(ApiKey.user_id))
+        query = query.where(col(ApiKey.id).in_(listed[start : start + AT_ONCE]), col(User.disabled).is_(False))
+        found.update(await session.exec(query))
+    return found
 
 
 async def api_key_of(session: AsyncSession, user_id: str, key_id: str) -> ApiKey | None:

@@ -10,7 +10,7 @@ from providers.base import Role, Turn
 from rest.bodies import ChatAnswer, ChatBody, Detail
 from rest.deps import Served, Signed, ViewerRoute
 from rest.errors import json_response
-from rest.sse import begun
+from rest.sse import begun, farewell
 from streaming import EventStream, while_connected
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ async def chat(body: ChatBody, request: Request, viewer: Signed, services: Serve
         lines = await while_connected(request.receive, begun(services.chats.chat(viewer.id, asked)))
         return EventStream(
             lines,
+            visit=services.visits.visit(viewer),
+            farewell=farewell,
             closing=services.closing,
             grace=services.engine.limits.shutdown_grace + 1,
             send_timeout=services.limits.send_timeout,

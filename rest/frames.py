@@ -12,6 +12,7 @@ from errors import BadUserInput, ChatError, QuotaExceeded, TooLarge
 Frame = dict[str, Any]
 
 PONG: Frame = {"type": "pong"}
+AUTHENTICATED: Frame = {"type": "authenticated"}
 CHAT_COMPLETE: Frame = {"type": "chat_complete"}
 
 

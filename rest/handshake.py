@@ -25,6 +25,13 @@ class Refused(Exception):
         self.reason = reason
 
 
+class OthersToken(Refused):
+    """Whoever shows it is not whom the socket is for."""
+
+    def __init__(self) -> None:
+        super().__init__(FORBIDDEN, Forbidden().message)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """`id` is the path's. No viewer: no token was shown. `guest`: and so the guests' limits hold."""
@@ -62,5 +69,5 @@ async def caller_of(websocket: WebSocket, user_id: str, services: Services) -> C
         return Caller(user_id, None, guest=mode == "guests")
     viewer = await services.sessions.viewer(token)
     if viewer.id != user_id:
-        raise Refused(FORBIDDEN, Forbidden().message)
+        raise OthersToken
     return Caller(user_id, viewer, guest=False)

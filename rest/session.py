@@ -2,23 +2,24 @@
 
 import asyncio
 import logging
-import time
 from contextlib import aclosing
 
 import orjson
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
+from auth.tokens import bearer
+from auth.visits import Visit
 from chat.chats import StatelessChat
 from chat.events import RunTextDelta
-from errors import BadUserInput, ChatError, Forbidden, RateLimited, TokenExpired
+from errors import BadUserInput, ChatError, Forbidden, RateLimited, Unauthenticated
 from peers import device_of
 from providers.base import Role, Turn
 from rates import Rates
 from rest.errors import masked
 from rest.exchange import WAITING, Asked, Line, Memory
-from rest.frames import CHAT_COMPLETE, PONG, Frame, error_frame, frame_of, read_frame
-from rest.handshake import Caller, subprotocol_of
+from rest.frames import AUTHENTICATED, CHAT_COMPLETE, PONG, Frame, error_frame, frame_of, read_frame
+from rest.handshake import Caller, OthersToken, subprotocol_of
 from rest.streams import ReaderStuck
 from services import Services
 
@@ -34,10 +35,11 @@ class Session:
     """Its tasks end together: when the client leaves nothing of it stays, and the run that it waited for is
     cancelled."""
 
-    def __init__(self, websocket: WebSocket, caller: Caller, services: Services) -> None:
+    def __init__(self, websocket: WebSocket, caller: Caller, services: Services, visit: Visit) -> None:
         limits = services.limits
         self._websocket = websocket
         self._caller = caller
+        self._visit = visit
         self._services = services
         self._limits = limits
         self._line = Line()
@@ -51,7 +53,8 @@ class Session:
 
         Raises:
             WebSocketDisconnect: the client left.
-            TokenExpired: the token's time came.
+            TokenExpired, TokenInvalid: the token's time came, or its session was ended.
+            OthersToken: it was shown another user's.
             ReaderStuck: the client does not read.
         """
         tasks = [asyncio.create_task(self._tell_who_types())]
@@ -60,7 +63,7 @@ class Session:
         try:
             await self._websocket.accept(subprotocol_of(self._websocket))
             self._opened.set()
-            tasks += [asyncio.create_task(work) for work in (self._read(), self._chat_in_turn(), self._expire())]
+            tasks += [asyncio.create_task(work) for work in (self._read(), self._chat_in_turn(), self._until_over())]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -92,6 +95,8 @@ class Session:
                     await asyncio.sleep(PAUSE_SECONDS)
                     raise RateLimited(f"At most {self._limits.frames_per_minute} frames a minute", retry_after=wait)
                 await self._obey(frame)
+            except Unauthenticated:
+                raise
             except ChatError as error:
                 await self._send(error_frame(error))
                 if frame.get("type") == "chat":
@@ -106,11 +111,32 @@ class Session:
             self._services.operations.of_user(self._caller.viewer.id)
         match frame.get("type"):
             case "chat":
+                await self._check()
                 self._ask(frame)
             case "typing":
+                await self._check()
                 await self._type()
+            case "auth":
+                await self._renew(frame)
             case _:
-                raise BadUserInput("type must be ping, chat or typing", field="type")
+                raise BadUserInput("type must be ping, chat, typing or auth", field="type")
+
+    async def _check(self) -> None:
+        if self._visit.viewer is not None:
+            await self._services.sessions.check(self._visit.viewer)
+
+    async def _renew(self, frame: Frame) -> None:
+        """A newer token in place of the one that the socket was opened with."""
+        token = frame.get("token")
+        if not isinstance(token, str):
+            raise BadUserInput("token must be text", field="token")
+        if self._caller.viewer is None:
+            raise Forbidden("Opened without a token: connect with one")
+        viewer = await self._services.sessions.viewer(bearer(token) or "")
+        if viewer.id != self._caller.viewer.id:
+            raise OthersToken
+        self._visit.admit(viewer)
+        await self._send(AUTHENTICATED)
 
     def _ask(self, frame: Frame) -> None:
         content, model = frame.get("content"), frame.get("model")
@@ -168,11 +194,6 @@ class Session:
                 await self._opened.wait()
                 await self._send({"type": "user_typing", "user_id": notice.user_id})
 
-    async def _expire(self) -> None:
-        """A socket does not outlive its token."""
-        viewer = self._caller.viewer
-        if viewer is None:
-            await asyncio.Event().wait()
-            return
-        await asyncio.sleep(max(0.0, viewer.expires_at - time.time()))
-        raise TokenExpired
+    async def _until_over(self) -> None:
+        """A socket does not outlive its right."""
+        raise await self._visit.over

@@ -1,8 +1,8 @@
 """/ws/{user_id}: the legacy socket. Ping, chat and typing, in frames of JSON text.
 
-Closed with 4400 (bad user id), 4401 (no token, a bad one, or one whose time came), 4403 (another user's token), 1013
-(too many sockets or requests, or a client that does not read), 1011 (our fault). A page of a foreign origin gets HTTP
-403.
+Closed with 4400 (bad user id), 4401 (no token, a bad one, or one whose session has ended), 4403 (a token whose time
+came, or another user's), 1013 (too many sockets or requests, or a client that does not read), 1011 (our fault). A page
+of a foreign origin gets HTTP 403.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from contextlib import ExitStack, suppress
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from errors import RateLimited, Unauthenticated, Unavailable
+from errors import RateLimited, TokenExpired, Unauthenticated, Unavailable
 from origins import origin_allowed
 from peers import device_of
 from rest.errors import masked
-from rest.handshake import UNAUTHENTICATED, Refused, caller_of, subprotocol_of
+from rest.handshake import FORBIDDEN, UNAUTHENTICATED, Refused, caller_of, subprotocol_of
 from rest.session import Session
 from rest.streams import ReaderStuck
 from services import Services
@@ -41,13 +41,14 @@ async def legacy_socket(websocket: WebSocket, user_id: str) -> None:
             seats.enter_context(services.presence.socket(device, guest=caller.guest))
             if caller.viewer is not None:
                 seats.enter_context(services.presence.user(caller.viewer.id))
-            await Session(websocket, caller, services).run()
+            visit = seats.enter_context(services.visits.visit(caller.viewer))
+            await Session(websocket, caller, services, visit).run()
     except WebSocketDisconnect:
         pass
     except Refused as refusal:
         await _close(websocket, refusal.code, refusal.reason)
     except Unauthenticated as error:
-        await _close(websocket, UNAUTHENTICATED, error.message)
+        await _close(websocket, FORBIDDEN if isinstance(error, TokenExpired) else UNAUTHENTICATED, error.message)
     except (Unavailable, RateLimited) as error:
         await _close(websocket, TRY_LATER, error.message)
     except ReaderStuck:

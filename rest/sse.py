@@ -47,11 +47,15 @@ async def _lines(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[bytes
         except Exception as error:
             if not has_begun:
                 raise
-            yield _line(error_frame(error if isinstance(error, ChatError) else masked(error, "a streamed chat")))
-            yield _line(CHAT_COMPLETE)
+            yield farewell(error if isinstance(error, ChatError) else masked(error, "a streamed chat"))
         finally:
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
+
+
+def farewell(error: ChatError) -> bytes:
+    """The last lines of a stream that ends before its run."""
+    return _line(error_frame(error)) + _line(CHAT_COMPLETE)
 
 
 def _frames_of(event: RunEvent) -> list[Frame]:

@@ -18,6 +18,7 @@ PACKAGES = ("auth", "bus", "chat", "graph", "models", "providers", "rest")
 LONGEST = 400
 
 TESTED_ELSEWHERE = {
+    "auth/credentials": "graph/test_sessions",
     "protocols": "test_edge",
     "app": "test_serve, and every test with a server",
     "bus/base": "a protocol: bus/test_memory has its conformance tests",

@@ -232,7 +232,7 @@ async def test_a_refused_token_refuses_the_whole_request(client: httpx.AsyncClie
 
 
 async def test_a_stream_does_not_outlive_its_token(client: httpx.AsyncClient, viewer_account: Account) -> None:
-    """It breaks off without `complete`, which would say that there is no more: the client asks again and learns why."""
+    """And says why it ends: without a word a client would take it for a broken network, and ask again for ever."""
     tokens = Tokens(SECRET, 30)
     tokens.lifetime = 2
     token = tokens.issue(viewer_account.id, viewer_account.session_id)
@@ -240,8 +240,9 @@ async def test_a_stream_does_not_outlive_its_token(client: httpx.AsyncClient, vi
     body = {"query": "subscription { typing { userId } }"}
     async with asyncio.timeout(5), client.stream("POST", "/graphql", json=body, headers=headers) as streamed:
         assert streamed.status_code == 200
-        with pytest.raises(httpx.RemoteProtocolError):
-            _ = [event async for event in sse(streamed)]
+        events = [event async for event in sse(streamed)]
+    assert [name for name, _ in events] == ["next", "complete"]
+    assert json.loads(events[0][1])["errors"][0]["extensions"] == {"code": "TOKEN_EXPIRED"}
     assert await Graph(client, token).code("{ __typename }") == "TOKEN_EXPIRED"
 
 

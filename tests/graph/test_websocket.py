@@ -133,7 +133,7 @@ async def test_4400_a_token_that_is_no_text(server: Server) -> None:
         assert (await closed(connection))[0] == 4400
 
 
-def _token_for(account: Account, seconds: int) -> str:
+def token_for(account: Account, seconds: int) -> str:
     tokens = Tokens(SECRET, 30)
     tokens.lifetime = seconds
     return tokens.issue(account.id, account.session_id)
@@ -142,13 +142,13 @@ def _token_for(account: Account, seconds: int) -> str:
 async def test_4403_a_token_that_was_once_good(server: Server, viewer_account: Account) -> None:
     """4403 and not 4401: graphql-ws comes back after it, with a new token."""
     async with dial(server) as connection:
-        await say(connection, {**INIT, "payload": {"authorization": _token_for(viewer_account, -1)}})
+        await say(connection, {**INIT, "payload": {"authorization": token_for(viewer_account, -1)}})
         assert await closed(connection) == (4403, "Token已过期")
 
 
 async def test_4403_when_the_token_ends_while_the_socket_is_open(server: Server, viewer_account: Account) -> None:
     """Otherwise a token that was stolen, or taken back, is good for as long as its socket lives."""
-    async with acknowledged(server, {"authorization": _token_for(viewer_account, 2)}) as connection:
+    async with acknowledged(server, {"authorization": token_for(viewer_account, 2)}) as connection:
         listen = {"query": "subscription { typing { userId } }"}
         await say(connection, {"id": "1", "type": "subscribe", "payload": listen})
         begun = time.monotonic()

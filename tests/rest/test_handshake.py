@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -55,7 +56,7 @@ async def test_what_a_bad_token_is_closed_with(server: Server, account: Account,
     cases = [
         ("nonsense", 4401, "Token无效"),
         (token(account, typ="refresh"), 4401, "Token无效"),
-        (token(account, -60, iat=1, nbf=1), 4401, "Token已过期"),
+        (token(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
         (other.token, 4403, "Not allowed"),
     ]
     for bad, code, reason in cases:
@@ -91,7 +92,42 @@ async def test_a_socket_does_not_outlive_its_token(server: Server, account: Acco
     async with legacy(server, account.id, f"?token={token(account, 2)}") as socket:
         await socket.say(type="ping")
         assert await socket.hear() == {"type": "pong"}
-        assert await socket.closed() == (4401, "Token已过期")
+        assert await socket.closed() == (4403, "Token已过期")
+
+
+async def test_a_newer_token_renews_the_right_in_place(server: Server, account: Account) -> None:
+    async with legacy(server, account.id, f"?token={token(account, 2)}") as socket:
+        await socket.say(type="auth", token=account.token)
+        assert await socket.hear() == {"type": "authenticated"}
+        await asyncio.sleep(2.5)
+        await socket.say(type="ping")
+        assert await socket.hear() == {"type": "pong"}
+        await socket.say(type="auth", token=f"Bearer {token(account, 1)}")
+        assert await socket.hear() == {"type": "authenticated"}
+        assert await socket.closed() == (4403, "Token已过期")
+
+
+async def test_a_token_that_is_no_good_closes_the_socket(server: Server, account: Account, other: Account) -> None:
+    for shown, code, reason in [
+        ("nonsense", 4401, "Token无效"),
+        ("", 4401, "Token无效"),
+        (token(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
+        (other.token, 4403, "Not allowed"),
+    ]:
+        async with legacy(server, account.id, f"?token={account.token}") as socket:
+            await socket.say(type="auth", token=shown)
+            assert await socket.closed() == (code, reason)
+
+
+async def test_a_guest_s_socket_stays_a_guest_s(server: Server, account: Account) -> None:
+    """Its limits are a guest's; whoever has a token opens one with it."""
+    async with legacy(server, account.id) as socket:
+        await socket.say(type="auth", token=account.token)
+        assert (await socket.hear())["code"] == "FORBIDDEN"
+        await socket.say(type="auth", token=5)
+        assert (await socket.hear())["code"] == "BAD_USER_INPUT"
+        await socket.say(type="ping")
+        assert await socket.hear() == {"type": "pong"}
 
 
 @pytest.mark.parametrize("user_id", ["x" * 201, "a%00b", "a%0Ab", "%FF", "%20"])
