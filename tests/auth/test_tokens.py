@@ -106,7 +106,7 @@ def test_is_invalid(token: str) -> None:
     assert caught.value.message == "Token无效"
 
 
-@pytest.mark.parametrize("exp", [NOW - 1, NOW - 10**9, 0, -1])
+@pytest.mark.parametrize("exp", [NOW - 1, NOW - 10**9, 0, -1], ids=["just now", "long ago", "1970", "1969"])
 def test_ours_but_too_old_is_expired(exp: int) -> None:
     with pytest.raises(TokenExpired) as caught:
         TOKENS.verify(signed(exp=exp))
