@@ -39,7 +39,7 @@ ITEM = "/{conversation_id:anything}"
 GONE: dict[int | str, dict[str, Any]] = {404: {"model": Detail}}
 
 
-@router.get("", response_model=list[ConversationAnswer])
+@router.get("", response_model=list[ConversationAnswer], responses=GONE)
 async def list_conversations(
     viewer: Signed,
     services: Served,
