@@ -50,6 +50,9 @@ class PostgresAddress:
             raise ValueError("is not an address") from None
         if parts.scheme not in SCHEMES:
             raise ValueError("is not an address we know")
+        if parts.fragment:
+            raise ValueError("has a # in it; in a password it is written %23")
+        _check_ports(parts.netloc.rpartition("@")[2])
         if len(parts.path) < 2:
             raise ValueError("names no database; use postgresql://user:password@host:5432/name")
         seconds = CONNECT_SECONDS
@@ -69,6 +72,14 @@ class PostgresAddress:
         user, _, host = parts.netloc.rpartition("@")
         name = user.partition(":")[0]
         return f"postgresql://{name + '@' if name else ''}{host}{parts.path}"
+
+
+def _check_ports(hosts: str) -> None:
+    """asyncpg's own message of a wrong one is a traceback."""
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise ValueError("has a port that is no number from 1 to 65535")
 
 
 Address = Path | PostgresAddress

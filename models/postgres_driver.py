@@ -62,7 +62,9 @@ async def connect(address: PostgresAddress, seconds: float, patience: float | No
                 server_settings=_server_settings(seconds) | settings,
             )
         except (OSError, TimeoutError, PostgresError, InterfaceError) as error:
-            again = isinstance(error, ConnectionError) or getattr(error, "sqlstate", None) in RETRY_STATES
+            # A server without TLS says so at once, and will say so again.
+            away = isinstance(error, ConnectionError) and "SSL" not in str(error)
+            again = away or getattr(error, "sqlstate", None) in RETRY_STATES
             if not again or time.monotonic() - begun > patience:
                 raise Unavailable("The database cannot be reached; try again", retry_after=1) from error
         await asyncio.sleep(pause)

@@ -35,7 +35,7 @@ QUERIES = (
     Operation(
         "searchMessages",
         '{ searchMessages(query: "hello") { edges { snippet node { id } conversation { id } } } }',
-        4,
+        5,
         5,
     ),
     Operation("run", '{ run(id: "$run") { id status } }', 1, 1),

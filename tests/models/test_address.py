@@ -60,6 +60,10 @@ def test_the_password_is_not_shown() -> None:
         "postgresql://u:secret@h/",
         "postgresql+other://u:secret@h/d",
         "postgresql://u:secret@[h/d",
+        "postgresql://u:secret@h:port/d",
+        "postgresql://u:secret@h:99999/d",
+        "postgresql://u:secret@h:5432,i:0/d",
+        "postgresql://u:secret#@h/d",
         "mysql://h/d",
         "sqlite://",
         "chat.db",
@@ -67,10 +71,15 @@ def test_the_password_is_not_shown() -> None:
     ],
 )
 def test_what_is_no_address_is_said_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"is not|names no") as caught:
+    with pytest.raises(ValueError, match=r"is not|names no|has a") as caught:
         parse_address(url)
     assert "secret" not in str(caught.value)
 
 
 def test_a_file_is_a_path() -> None:
     assert parse_address("sqlite:////srv/chat.db") == Path("/srv/chat.db")
+
+
+def test_several_hosts_and_addresses_of_version_6_are_taken() -> None:
+    for url in ("postgresql://u@h:5432,i:5433/d", "postgresql://u@[::1]:5432/d", "postgresql://u@h,i/d"):
+        assert dsn(url) == url

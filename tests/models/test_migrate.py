@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +31,16 @@ import models.user_session
 import models.worker
 from errors import StartError
 from models.address import Address, PostgresAddress
+from models.change import Change
 from models.conversation import Conversation
+from models.member import Member
 from models.message import Message
 from models.migrate import configuration, head, migrate, revision_of
 from models.opening import open_database
 from models.postgres_driver import connect
 from models.run import Run
+from models.search import index_messages, search_messages
+from models.words import Term
 from tests.conftest import add_user
 from tests.databases import KINDS, Postgres, run
 from tests.server import free_port
@@ -145,6 +150,42 @@ async def test_every_migration_can_be_undone_and_done_again_with_data(address: A
 
 
 @pytest.mark.on_both
+async def test_each_migration_finds_the_rows_of_all_that_came_before(address: Address) -> None:
+    """Every table has rows, more than a migration reads at once, when it is taken back and made again; what was counted
+    or indexed from them is then there again."""
+    user = await fill(address)
+    conversation = rows(address, "SELECT id FROM conversation")[0][0]
+    database = open_database(address)
+    friend = await add_user(database)
+    async with database.write() as session:
+        session.add_all(
+            Message(
+                id=f"msg_{number:05}", conversation_id=conversation, depth=1, role="USER", content=f"needle{number}"
+            )
+            for number in range(1_200)
+        )
+        session.add(Member(conversation_id=conversation, user_id=friend, role="VIEWER"))
+        session.add_all(Change(audience=user, kind="run", ref="x") for _ in range(3))
+        await session.flush()
+        await index_messages(session, [(f"msg_{number:05}", f"needle{number}") for number in range(1_200)])
+    await database.aclose()
+    walked = list(ScriptDirectory.from_config(configuration()).walk_revisions())
+    for revision in walked[:-1]:
+        alembic(address, command.downgrade, str(revision.down_revision))
+    assert rows(address, "SELECT count(*) FROM message") == [(1_201,)]
+    for revision in reversed(walked[:-1]):
+        alembic(address, command.upgrade, revision.revision)
+    assert rows(address, "SELECT count(*) FROM message_search") == [(1_201,)]
+    database = open_database(address)
+    async with database.read() as session:
+        for number in (0, 499, 500, 1_199):
+            assert [f.message_id for f in await search_messages(session, user, [Term((f"needle{number}",))])] == [
+                f"msg_{number:05}"
+            ]
+    await database.aclose()
+
+
+@pytest.mark.on_both
 def test_the_migrations_make_what_the_models_say(address: Address) -> None:
     """But for FTS5's own tables, and PostgreSQL's index of words in their place."""
 
@@ -193,6 +234,32 @@ def test_a_server_that_is_not_there_is_said_without_the_password(monkeypatch: py
     line = one_line(PostgresAddress.parse(f"postgresql://u:hidden@127.0.0.1:{free_port()}/chat"))
     assert "refused" in line.lower() or "connect" in line.lower()
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("sslmode=require", "SSL"),
+        ("sslmode=verify-full", "certificate"),
+        ("sslmode=bogus", "sslmode"),
+        ("sslmode=verify-ca&sslrootcert=/nowhere.pem", "No such file"),
+        ("foo=bar", "foo"),
+        ("target_session_attrs=bogus", "target_session_attrs"),
+    ],
+)
+def test_a_parameter_that_cannot_be_kept_is_said_at_once(postgres: Postgres, query: str, said: str) -> None:
+    """Never less safe than asked for: a server without TLS is refused, not used without it."""
+    begun = time.monotonic()
+    assert said in one_line(PostgresAddress.parse(f"{postgres.url}?{query}"))
+    assert time.monotonic() - begun < 5, "it will not change by waiting"
+
+
+@pytest.mark.parametrize(
+    "query", ["sslmode=prefer", "sslmode=disable", "application_name=x", "target_session_attrs=read-write"]
+)
+def test_a_parameter_that_can_be_kept_is(postgres: Postgres, query: str) -> None:
+    with postgres.migrated() as address:
+        migrate(PostgresAddress.parse(f"{address.dsn}?{query}"))
 
 
 def test_a_database_that_is_not_there_is_said(postgres: Postgres) -> None:
