@@ -13,12 +13,14 @@ from fastapi_offline import FastAPIOffline
 
 import edge
 import graph.routes
+import identity_providers
 import limits
 import rest.routes
 from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
 from auth.credentials import Credentials
 from auth.factors import Factors
+from auth.oauth import OAuth
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.throttle import Throttle
@@ -99,6 +101,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(visits.aclose)
         passwords = Passwords()
         throttle = Throttle(database, limits.throttle_limits(settings))
+        identities = identity_providers.named(settings)
         factors = Factors(database, settings.signing_secret(), throttle)
         stack.callback(passwords.close)
         catalog = await open_catalog(settings, stack)
@@ -130,6 +133,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             accounts=Accounts(database, passwords, sessions, throttle, factors),
             credentials=Credentials(database, passwords, sessions, throttle),
             factors=factors,
+            oauth=OAuth(database, identities, settings.signing_secret(), throttle, factors, sessions),
             api_keys=ApiKeys(database),
             sessions=sessions,
             visits=visits,
@@ -146,7 +150,13 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             presence=Presence(traffic),
             operations=Operations(traffic),
             limits=web,
-            settings=WebSettings(settings.allowed_origins, settings.legacy_socket, ROOT / "web" / "dist"),
+            settings=WebSettings(
+                settings.allowed_origins,
+                settings.legacy_socket,
+                ROOT / "web" / "dist",
+                settings.public_url,
+                settings.frontend or "/",
+            ),
         )
 
 

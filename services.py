@@ -9,6 +9,7 @@ from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
 from auth.credentials import Credentials
 from auth.factors import Factors
+from auth.oauth import OAuth
 from auth.sessions import Sessions
 from auth.visits import Visits
 from chat.chats import Chats
@@ -44,11 +45,15 @@ class WebLimits:
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """What the transports need to know of the configuration. `origins`: browsers' origins, lower case."""
+    """What the transports need to know of the configuration. `origins`: browsers' origins, lower case. `public_url`:
+    the server's address as browsers know it, None: as it is asked. `frontend`: the page that a sign-in elsewhere leads
+    to."""
 
     origins: tuple[str, ...]
     legacy_socket: Literal["guests", "token", "open"]
     graphiql: Path
+    public_url: str | None = None
+    frontend: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Services:
     api_keys: ApiKeys
     credentials: Credentials
     factors: Factors
+    oauth: OAuth
     sessions: Sessions
     visits: Visits
     conversations: Conversations

@@ -115,6 +115,30 @@ class PlaceSettings(BaseSettings):
     scripted_model: bool = Field(False, description="the scripted fake, for tests and benchmarks")
 
 
+class IdentitySettings(BaseSettings):
+    """Signing in with an account elsewhere."""
+
+    google_client_id: OptionalText = Field(None, description="with the secret: sign-in with Google")
+    google_client_secret: OptionalKey = Field(None, description="of the same OAuth client")
+    github_client_id: OptionalText = Field(None, description="with the secret: sign-in with GitHub")
+    github_client_secret: OptionalKey = Field(None, description="of the same OAuth app")
+    public_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
+        None, description="the server's address as browsers know it, for callbacks (default: as it is asked)"
+    )
+    frontend_url: Annotated[OptionalText, AfterValidator(_address)] = Field(
+        None, description="the page that browsers come back to from a sign-in (default: the first of ALLOWED_ORIGINS)"
+    )
+    google_issuer_url: Annotated[str, AfterValidator(base_url)] = Field(
+        "https://accounts.google.com", description="another OpenID provider in Google's place"
+    )
+    github_url: Annotated[str, AfterValidator(base_url)] = Field(
+        "https://github.com", description="GitHub's own address, or an Enterprise server's"
+    )
+    github_api_url: Annotated[str, AfterValidator(base_url)] = Field(
+        "https://api.github.com", description="its API; of an Enterprise server: https://HOST/api/v3"
+    )
+
+
 class AccountSettings(BaseSettings):
     """Who may log in, and how often."""
 

@@ -19,6 +19,7 @@ from setting_groups import (
     AccountSettings,
     DatabaseSettings,
     GuideSettings,
+    IdentitySettings,
     PlaceSettings,
     RunSettings,
     SizeSettings,
@@ -42,6 +43,7 @@ class Settings(
     SizeSettings,
     DatabaseSettings,
     AccountSettings,
+    IdentitySettings,
     PlaceSettings,
     GuideSettings,
 ):
@@ -149,6 +151,11 @@ class Settings(
         value = os.environ.get(name) or dotenv_values(".env").get(name) or ""
         return value.strip() or None
 
+    @property
+    def frontend(self) -> str | None:
+        """The page that browsers come back to from a sign-in."""
+        return self.frontend_url or next(iter(self.allowed_origins), None)
+
     @cached_property
     def nanos_per_day(self) -> int | None:
         """COST_PER_DAY_USD in billionths of a dollar."""
@@ -202,6 +209,12 @@ class Settings(
                 yield "SECRET_KEY: set at least 32 random bytes for APP_ENV=production"
             if self.scripted_model:
                 yield "SCRIPTED_MODEL: not with APP_ENV=production"
+        for name in ("google", "github"):
+            client, secret = getattr(self, f"{name}_client_id"), getattr(self, f"{name}_client_secret")
+            if (client is None) != (secret is None):
+                yield f"{name.upper()}_CLIENT_ID, {name.upper()}_CLIENT_SECRET: set both, or neither"
+            elif client is not None and self.frontend is None:
+                yield "FRONTEND_URL: set the page that browsers come back to from a sign-in, or ALLOWED_ORIGINS"
 
     def signing_secret(self) -> str:
         """The secret that signs tokens; made at the first start and kept beside the database, mode 0600.

@@ -20,6 +20,7 @@ from graph.conversations import ConversationMutation, ConversationQuery
 from graph.events import EVENT_TYPES
 from graph.factors import FactorMutation
 from graph.happenings import CONVERSATION_EVENT_TYPES, HappeningSubscription
+from graph.identities import IdentityMutation, IdentityQuery
 from graph.members import MemberMutation
 from graph.models import ModelQuery
 from graph.node import NodeQuery
@@ -32,7 +33,7 @@ from graph.typing import TypingMutation, TypingSubscription
 
 
 @strawberry.type
-class Query(AuthQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, ModelQuery, StatsQuery):
+class Query(AuthQuery, IdentityQuery, NodeQuery, ConversationQuery, SearchQuery, RunQuery, ModelQuery, StatsQuery):
     pass
 
 
@@ -42,6 +43,7 @@ class Mutation(
     SessionMutation,
     FactorMutation,
     ApiKeyMutation,
+    IdentityMutation,
     ConversationMutation,
     MemberMutation,
     RunMutation,

@@ -15,6 +15,7 @@ from errors import BadUserInput, TokenInvalid
 from graph.api_keys import ApiKey
 from graph.context import Context, Info
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
+from graph.identity_type import Identity
 from graph.node_type import Node
 from graph.paging import PageInfo, encode_cursor, number_in, page_info, page_size, trim_page
 from graph.sessions import Session
@@ -146,6 +147,12 @@ class User(Node):
             return None
         rows = await info.context.services.sessions.listed(self.id)
         return [Session.of(row, info.context) for row in rows]
+
+    @strawberry.field(description="Accounts elsewhere that open this one; as `apiKeys`.")
+    async def identities(self, info: Info) -> list[Identity] | None:
+        if not self.mine or info.context.by_key:
+            return None
+        return [Identity.of(row) for row in await info.context.services.oauth.of(self.id)]
 
 
 @strawberry.type

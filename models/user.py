@@ -23,7 +23,8 @@ def name_key(name: str) -> str:
 
 
 class User(SQLModel, table=True):
-    """`username_key` and `email_key` carry the uniqueness; counters change in the transaction of what they count."""
+    """`username_key` and `email_key` carry the uniqueness; counters change in the transaction of what they count.
+    `password_hash` None: the user signs in elsewhere."""
 
     __tablename__ = "user_account"
 
@@ -32,7 +33,7 @@ class User(SQLModel, table=True):
     username_key: str = Field(unique=True)
     email: str
     email_key: str = Field(unique=True)
-    password_hash: str
+    password_hash: str | None
     role: str = UserRole.USER
     disabled: bool = False
     created_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))

@@ -30,6 +30,14 @@ class LoginBody(Body):
     otp: str | None = None
 
 
+class CodeBody(Body):
+    """`code`: of the address that the browser was sent home to. `verifier`: what the page's challenge was made of."""
+
+    code: str
+    verifier: str | None = None
+    otp: str | None = None
+
+
 class MessageBody(Body):
     """`timestamp` in milliseconds since the epoch; now, if it is absent."""
 

@@ -19,6 +19,13 @@ LONGEST = 400
 
 TESTED_ELSEWHERE = {
     "auth/credentials": "graph/test_sessions",
+    "auth/newcomers": "test_oauth",
+    "auth/oauth": "test_oauth",
+    "auth/oauth_client": "auth/test_github",
+    "auth/round_trip": "test_oauth",
+    "identity_providers": "test_oauth",
+    "models/identity": "test_oauth",
+    "rest/oauth": "test_oauth",
     "protocols": "test_edge",
     "app": "test_serve, and every test with a server",
     "bus/base": "a protocol: bus/test_memory has its conformance tests",
@@ -50,6 +57,8 @@ TESTED_ELSEWHERE = {
     "graph/context": "graph/test_auth",
     "graph/enums": "graph/test_schema",
     "graph/factors": "test_second_factor",
+    "graph/identities": "test_oauth",
+    "graph/identity_type": "test_oauth",
     "graph/errors": "graph/test_http",
     "graph/events": "graph/test_run_log",
     "graph/execution": "graph/test_http",

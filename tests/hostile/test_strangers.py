@@ -129,6 +129,7 @@ OPEN = {
     "get /health": "whether it works",
     "post /api/auth/register": "how one becomes somebody",
     "post /api/auth/login": "how one becomes somebody",
+    "post /api/auth/oauth/token": "how one becomes somebody",
 }
 """The routes that anyone may ask for, and why. All others say 401."""
 BODIES: dict[str, Json] = {"put": {"title": "mine now", "messages": []}}
@@ -138,7 +139,10 @@ REST_ROWS = {
     "delete /api/conversations/{conversation_id}": ("conversation", "external"),
 }
 """The routes with something of somebody's in their path, and the kinds of id that it may be."""
-NOT_SOMEBODYS: dict[str, str] = {}
+NOT_SOMEBODYS = {
+    "get /api/auth/oauth/{provider}": "Google or GitHub",
+    "get /api/auth/oauth/{provider}/callback": "Google or GitHub",
+}
 """Routes whose path names something that is nobody's own, and what."""
 
 
