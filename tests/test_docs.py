@@ -88,3 +88,19 @@ def test_the_environment_example_can_be_read() -> None:
     """With the guide's values."""
     settings = Settings(_env_file=ROOT / ".env.example")
     assert (settings.access_token_expire_minutes, settings.workers) == (1440, 4)
+
+
+def test_what_the_security_page_claims_is_tested() -> None:
+    """A threat whose test was renamed away is a threat that nobody looks at."""
+    page = read("docs/security.md")
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 40
+    for file, name in named:
+        path = ROOT / "tests" / file
+        assert path.exists(), file
+        assert not name or re.search(rf"(?:def|class) {name}\(", path.read_text(encoding="utf-8")), f"{file}::{name}"
+    threats = [
+        line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| attack", "| ---"))
+    ]
+    assert [line for line in threats if not re.search(r"`(?:\w+/)?test_|see below", line)] == []
+    assert set(re.findall(r"\bAPI(\d+)\b", page)) == {str(number) for number in range(1, 11)}
