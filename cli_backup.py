@@ -14,6 +14,7 @@ from models import postgres_backup, sqlite_backup
 from models.address import PostgresAddress
 from models.backup import Content, Report
 from models.migrate import head
+from serve import stopped_by_sigterm
 from settings import load_settings
 
 SAY_SECONDS = 10.0
@@ -59,7 +60,7 @@ def _told(content: Content) -> str:
 @contextmanager
 def meter() -> Iterator[Report]:
     """How far it is, on standard error: a bar where someone watches, now and then a line elsewhere."""
-    with _bar() if sys.stderr.isatty() else _lines() as report:
+    with stopped_by_sigterm(), _bar() if sys.stderr.isatty() else _lines() as report:
         yield report
 
 

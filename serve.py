@@ -205,6 +205,16 @@ def on_stop(call: Callable[[], None]) -> Iterator[None]:
                 signal.signal(name, handler)
 
 
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """As by Ctrl-C: a command that only dies leaves half-written files, and its pip or pg_dump at work."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class OneLineStart:
     """A start that cannot work is told in one line, not in a traceback."""
 

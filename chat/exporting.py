@@ -43,8 +43,9 @@ async def export_conversations(database: Database, user: User, write: Write) -> 
         async with database.read() as session:
             found = await next_conversations(session, user.id, after, AT_ONCE)
         for conversation in found:
-            done.messages += await _export(database, conversation.id, user.id, write)
-            done.conversations += 1
+            count = await _export(database, conversation.id, user.id, write)
+            done.messages += count or 0
+            done.conversations += count is not None
         if len(found) < AT_ONCE:
             break
         after = found[-1].id
@@ -52,12 +53,13 @@ async def export_conversations(database: Database, user: User, write: Write) -> 
     return done
 
 
-async def _export(database: Database, conversation_id: str, user_id: str, write: Write) -> int:
+async def _export(database: Database, conversation_id: str, user_id: str, write: Write) -> int | None:
+    """How many messages it has; None when it is gone."""
     count = 0
     async with database.read() as session:
         conversation = await session.get(Conversation, conversation_id)
         if conversation is None:
-            return 0
+            return None
         values = {name: getattr(conversation, name) for name in CONVERSATION}
         values["messages"] = await count_messages(session, conversation_id)
         write(_line({"conversation": _shown(values)}))

@@ -1,8 +1,9 @@
 """PostgreSQL by pg_dump, and a restore that is one transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,32 @@ async def _back_up(address: PostgresAddress, file: Path, report: Report, force: 
                 what = ["--format=custom", "--no-owner", "--no-privileges", "--no-comments", "--no-subscriptions"]
                 command = [program, *what, f"--snapshot={snapshot}", f"--file={part}", *where]
 
-                def watch() -> None:
-                    report("dumping bytes", part.stat().st_size, None)
-
-                await asyncio.to_thread(run, command, environment, watch)
-            check_same(await asyncio.to_thread(read_back, part, report, content), content, f"{file}, read back")
+                with _until_stopped(report) as watched:
+                    await asyncio.to_thread(
+                        run, command, environment, lambda: watched("dumping bytes", part.stat().st_size, None)
+                    )
+            with _until_stopped(report) as watched:
+                found = await asyncio.to_thread(read_back, part, watched, content)
+            check_same(found, content, f"{file}, read back")
     finally:
         await connection.close()
     return content
+
+
+@contextmanager
+def _until_stopped(report: Report) -> Iterator[Report]:
+    """A thread cannot be cancelled: when the block is left it finds out at its next report."""
+    stopped = threading.Event()
+
+    def watched(what: str, done: int, total: int | None) -> None:
+        if stopped.is_set():
+            raise BackupError("stopped")
+        report(what, done, total)
+
+    try:
+        yield watched
+    finally:
+        stopped.set()
 
 
 async def _content_of(connection: Any, address: PostgresAddress) -> Content:

@@ -8,10 +8,12 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from models.address import Address
@@ -93,6 +95,33 @@ async def test_what_was_there_at_the_backup_is_there_after_the_restore(
     user, answer = (edge["node"] for edge in found["messages"]["edges"])
     assert (user["content"], answer["status"]) == ("hello", "INTERRUPTED")
     assert answer["content"].startswith("w0 w1")
+
+
+def test_that_is_stopped_leaves_nothing(address: Address, tmp_path: Path) -> None:
+    """By whoever runs the nightly jobs, when one takes too long: neither half a file nor a pg_dump at work."""
+    if isinstance(address, Path):
+        return  # has no other program, and is through before anybody could stop it
+    tools, folder = tmp_path / "tools", tmp_path / "backups"
+    for made in (tools, folder):
+        made.mkdir()
+    (tools / "pg_dump").write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec echo "pg_dump (PostgreSQL) 99.0"\n'
+        f"echo $$ > {tools}/pid\nexec sleep 60\n"
+    )
+    (tools / "pg_dump").chmod(0o755)
+    values = environment(ROOT / "data", 1, DATABASE_URL=url_of(address))
+    values["PATH"] = os.pathsep.join([str(tools), str(folder_of_binaries()), values["PATH"]])
+    command = [sys.executable, "cli.py", "backup", str(folder / "backup")]
+    process = subprocess.Popen(command, cwd=ROOT, env=values, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tools / "pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "")
+    assert list(folder.iterdir()) == []
+    assert not psutil.pid_exists(int((tools / "pid").read_text()))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(address: Address, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ async def test_is_one_moment_while_others_write(
     while not copying.done():
         await add_conversation(database, user_id)
         written += 1
-    assert written > 1
+    assert written > 0
     content = await copying
     assert content.rows["message"] == content.rows["conversation"] * 3
     await asyncio.to_thread(restore, elsewhere, tmp_path / "backup")
