@@ -26,7 +26,7 @@ from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
 from auth.visits import Visits
-from buses import open_bus
+from buses import open_bus, open_notices
 from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -105,7 +105,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         factors = Factors(database, settings.signing_secret(), throttle)
         stack.callback(passwords.close)
         catalog = await open_catalog(settings, stack)
-        engine = Engine(database, limits.engine_limits(settings))
+        engine = Engine(database, bus, limits.engine_limits(settings))
         stack.push_async_callback(engine.aclose)
         inputs, web = limits.input_limits(settings), limits.web_limits(settings)
         traffic = limits.traffic_limits(settings)
@@ -113,8 +113,11 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
         chats = Chats(database, engine, catalog, inputs, budget)
         sendings = Sendings(database, engine, catalog, inputs, budget)
-        typing = Typing(bus, conversations)
-        feed = Feed(database, settings.changes_keep_seconds)
+        notices = open_notices(database, bus)
+        stack.push_async_callback(notices.aclose)
+        typing = Typing(notices, conversations)
+        presence = Presence(traffic)
+        feed = Feed(database, bus, settings.changes_keep_seconds)
         stack.push_async_callback(feed.aclose)
         rights = Rights(database, feed)
         stack.push_async_callback(rights.aclose)
@@ -124,7 +127,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             titles = Titles(database, chats, settings.title_model, inputs.title)
             stack.push_async_callback(titles.aclose)
             engine.ended = titles.ended
-        engine.keeper.price_of = catalog.price
+        engine.keeper.price_of, engine.keeper.sockets = catalog.price, lambda: presence.open
         if settings.restart_interrupted:
             engine.keeper.restart = sendings.restart
         await engine.start()
@@ -147,7 +150,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             typing=typing,
             catalog=catalog,
             budget=budget,
-            presence=Presence(traffic),
+            presence=presence,
             operations=Operations(traffic),
             limits=web,
             settings=WebSettings(

@@ -5,6 +5,8 @@ from hashlib import sha256
 from bus.base import Bus
 from bus.memory import MemoryBus
 from bus.redis import RedisBus
+from chat.notices import NoticeBus
+from models.database import Database
 from settings import Settings
 
 NAMESPACE_CHARS = 16
@@ -22,3 +24,8 @@ async def open_bus(settings: Settings) -> Bus:
     bus = RedisBus(settings.redis, namespace(settings))
     await bus.check()
     return bus
+
+
+def open_notices(database: Database, bus: Bus) -> Bus:
+    """For what has no poll of its own. Without Redis it goes through the database."""
+    return bus if isinstance(bus, RedisBus) else NoticeBus(database, bus)

@@ -21,6 +21,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.table import Table
+from bus.memory import MemoryBus
 from chat.attempts import RetryLimits
 from chat.engine import Engine
 from chat.events import RunEvent, RunTextDelta
@@ -147,7 +148,7 @@ async def engine(*, stored: bool = True) -> AsyncIterator[tuple[Engine, Database
         path = Path(folder) / "chat.db"
         await asyncio.to_thread(migrate, path)
         database = open_database(path)
-        made = Engine(database, LIMITS)
+        made = Engine(database, MemoryBus(), LIMITS)
         if not stored:
             await made.writer._journal.aclose()
             made.writer._journal = NoJournal()

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 
+from bus.base import Bus
 from chat.admission import FairGate
 from chat.events import RunEvent, RunFailure, RunFinished, RunQueued
 from chat.generation import Generation, Outcome, internal_failure, set_end, set_failed, stopped
+from chat.herald import Herald
 from chat.jobs import EngineLimits, Job, Place, Work
 from chat.keeper import Keeper
 from chat.log import RunLog, ended_events
@@ -35,17 +37,18 @@ KEPT_RUNS = 1_000
 
 
 class Engine:
-    """`limits` bound it; `database` holds its log; nothing else is needed. `keeper.restart` may be set
-    to take over runs of a dead process that had not come to a word, `ended` to be told of each run that has ended here,
-    and its text."""
+    """`limits` bound it, `database` holds its log, over `bus` other processes hear of it at once. `keeper.restart` may be
+    set to take over runs of a dead process that had not come to a word, `ended` to be told of each run that has ended
+    here, and its text."""
 
-    def __init__(self, database: Database, limits: EngineLimits) -> None:
+    def __init__(self, database: Database, bus: Bus, limits: EngineLimits) -> None:
         self.limits = limits
-        self.keeper = Keeper(database, self, limits.lease, limits.keep)
+        self._herald = Herald(bus)
+        self.keeper = Keeper(database, self, self._herald, limits.lease, limits.keep)
         self.writer = LogWriter(database.journal_writer(), limits.generation.coalesce)
         self._database = database
         self._records = Records(database)
-        self._mirror = Mirror(database)
+        self._mirror = Mirror(database, self._herald)
         self._jobs: dict[str, Job] = {}
         self._kept: OrderedDict[str, Job] = OrderedDict()
         self._unstored: dict[str, Job] = {}
@@ -59,8 +62,13 @@ class Engine:
 
     async def start(self) -> None:
         self.writer.on_fenced = self.keeper.hurry
+        self.writer.on_stored = self._stored
         self.writer.start(self.keeper.worker)
         await self.keeper.start()
+
+    async def _stored(self, row: int, entries: Sequence[Packed]) -> None:
+        self._mirror.told(row)
+        await self._herald.window(row, entries)
 
     async def drain(self) -> None:
         """Take no more runs; let those under way finish for the grace, then mark them INTERRUPTED."""
@@ -241,6 +249,7 @@ class Engine:
             job.log.lose(MovedElsewhere())
         elif job.log.lost is None:
             job.log.append(event)
+            await self._herald.end(event)
 
     async def _stored_end(self, job: Job, rest: Packed | None) -> RunFinished | None:
         """
@@ -248,13 +257,13 @@ class Engine:
             Unavailable: not now.
         """
         try:
-            return await self._records.finished(job.run, job.log, rest, keep=_on_disk(job))
+            return await self._records.finished(job.run, job.log, rest, keep=job.on_disk)
         except Unavailable:
             raise
         except Exception:
             # Something in the figures, then: the text must not go with them.
             set_failed(job.run)
-            return await self._records.finished(job.run, job.log, rest, keep=_on_disk(job))
+            return await self._records.finished(job.run, job.log, rest, keep=job.on_disk)
 
     async def store_late(self) -> None:
         """Try again to store the ends that the database would not take.
@@ -267,7 +276,7 @@ class Engine:
                 continue
             rest = job.tail.take_segment()
             try:
-                await self._records.finished_now(job.run, job.log, rest, keep=_on_disk(job))
+                await self._records.finished_now(job.run, job.log, rest, keep=job.on_disk)
             except Exception as error:
                 if rest is not None:
                     job.tail.put_back(rest)
@@ -277,6 +286,7 @@ class Engine:
                 logger.exception("run %s: its end cannot be stored", run_id)
             else:
                 self.writer.drop(job.tail)
+                await self._herald.ended(run_id)
             self._unstored.pop(run_id, None)
 
     def _forget_later(self, job: Job) -> None:
@@ -358,9 +368,10 @@ class Engine:
             await job.ended.wait()
             if job.log.lost is None:
                 return job.run
-        while run.active:
-            await asyncio.sleep(ENDED_POLL_SECONDS)
-            run = await self._records.reload(run.id) or run
+        async with self._herald.end_of(run.id) as sleep:
+            while run.active:
+                await sleep(ENDED_POLL_SECONDS)
+                run = await self._records.reload(run.id) or run
         return run
 
     async def cancel(self, run: Run) -> Run:
@@ -375,6 +386,7 @@ class Engine:
         elif run.active:
             async with self._database.write() as session:
                 await request_cancel(session, run.id)
+            await self._herald.cancel(run.id)
         if job is not None:
             await job.ended.wait()
         if (late := self._unstored.get(run.id)) is not None:
@@ -390,8 +402,3 @@ class Engine:
 
     def renamed(self, worker: str) -> None:
         self.writer.rename(worker)
-
-
-def _on_disk(job: Job) -> bool:
-    """Whether the log stays in the database when the run has ended. Of a stateless chat nothing does."""
-    return job.keep > 0 and job.run.conversation_id is not None

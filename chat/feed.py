@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+import orjson
+
+from bus.base import Bus
 from errors import Unavailable
 from models.change import Change, audiences_since, changes_for, forget_changes, newest_change, oldest_change
 from models.columns import utc_now
@@ -14,8 +19,12 @@ from models.frontier import Frontier
 
 logger = logging.getLogger(__name__)
 
+CHANGES = "changes"
 POLL_SECONDS = 0.25
 """For what other processes change; what this one changes is told at once."""
+CALM_SECONDS = 1.0
+"""The poll's pause while a bus brings what other processes change: a hint that is lost costs a second."""
+HINTS = 256
 READ_AT_ONCE = 200
 READ_AGAIN = 500
 """More ids than are given out at one moment to transactions that are not committed yet."""
@@ -29,21 +38,32 @@ class TooOld(Exception):
 
 
 class Feed:
-    """One poll for all the followers of a process, while there are any. Changes are kept for `keep` seconds."""
+    """One poll for all the followers of a process, while there are any. Changes are kept for `keep` seconds; over
+    `bus` other processes hear at once whom one concerns."""
 
-    def __init__(self, database: Database, keep: float) -> None:
+    def __init__(self, database: Database, bus: Bus, keep: float) -> None:
         self._database = database
+        self._bus = bus
         self._keep = keep
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._frontier = Frontier()
-        self._poke = asyncio.Event()
+        self._read_at = 0.0
         self._poller: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        database.on_changed = self._poke.set
+        database.on_changed = self._changed
 
     def start(self) -> None:
         """Begin to forget what is old."""
         self._sweeper = asyncio.create_task(self._sweep(), name="feed.sweep")
+
+    async def _changed(self, audiences: AbstractSet[str]) -> None:
+        self._wake(audiences)
+        await self._bus.publish(CHANGES, orjson.dumps(list(audiences)), here=False)
+
+    def _wake(self, audiences: Iterable[str]) -> None:
+        for audience in audiences:
+            for waiter in self._waiters.get(audience, ()):
+                waiter.set()
 
     async def now(self, audience: str) -> int:
         """The audience's cursor of this moment."""
@@ -99,28 +119,37 @@ class Feed:
                 self._poller = asyncio.create_task(self._poll(), name="feed")
 
     async def _poll(self) -> None:
-        while self._waiters:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._poke.wait()
-            self._poke.clear()
-            try:
-                await self._read_on()
-            except Unavailable:
+        listening = asyncio.create_task(self._listen(), name="feed.hints")
+        try:
+            while self._waiters:
                 await asyncio.sleep(POLL_SECONDS)
-            except Exception:
-                # A poller that ended would leave every follower waiting for ever.
-                logger.exception("the feed could not be read")
-                await asyncio.sleep(POLL_SECONDS)
+                if self._bus.reaches_others and time.monotonic() - self._read_at < CALM_SECONDS:
+                    continue
+                try:
+                    await self._read_on()
+                except Unavailable:
+                    logger.debug("the feed cannot be read now")
+                except Exception:
+                    # A poller that ended would leave every follower waiting for ever.
+                    logger.exception("the feed could not be read")
+        finally:
+            listening.cancel()
+
+    async def _listen(self) -> None:
+        async with self._bus.subscribe(CHANGES, HINTS) as hints:
+            async for hint in hints:
+                try:
+                    self._wake(orjson.loads(hint))
+                except (orjson.JSONDecodeError, TypeError):
+                    logger.warning("a hint of the feed cannot be read")
 
     async def _read_on(self) -> None:
         audiences: set[str] | None = None
         while audiences is None or audiences:
             async with self._database.read() as session:
                 audiences = await audiences_since(session, self._frontier, READ_AT_ONCE * 5)
-            for audience in audiences:
-                for waiter in self._waiters.get(audience, ()):
-                    waiter.set()
+            self._wake(audiences)
+        self._read_at = time.monotonic()
 
     async def _sweep(self) -> None:
         while True:

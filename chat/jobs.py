@@ -54,6 +54,11 @@ class Job:
     alone: asyncio.TimerHandle | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the log stays in the database when the run has ended. Of a stateless chat nothing does."""
+        return self.keep > 0 and self.run.conversation_id is not None
+
     def halt(self, reason: Transition) -> None:
         """Stop the work at once, also before it began. The first reason stays."""
         if self.stop is None and not self.ended.is_set():

@@ -14,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from chat.codec import decode_event
 from chat.events import RunEvent, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.generation import SERVER_STOPPED
+from chat.herald import Herald
 from chat.records import Text, end_run
 from chat.usage import estimated, priced, set_usage
 from errors import ErrorCode, Unavailable
@@ -74,14 +75,16 @@ class Works(Protocol):
 
 class Keeper:
     """`restart` takes over a run that had not come to a word, and says whether it did; `price_of` knows what a
-    provider's model costs."""
+    provider's model costs; `sockets` how many are open in this process."""
 
-    def __init__(self, database: Database, works: Works, lease: float, keep: float) -> None:
+    def __init__(self, database: Database, works: Works, herald: Herald, lease: float, keep: float) -> None:
         self.worker = secrets.token_hex(8)
         self.restart: Restart | None = None
         self.price_of: PriceOf = _unknown
+        self.sockets: Callable[[], int] = int
         self._database = database
         self._works = works
+        self._herald = herald
         self._lease = lease
         self._keep = keep
         self._awake_at = self._renewed_at = time.monotonic()
@@ -93,6 +96,7 @@ class Keeper:
         self._unknown: dict[str, float] = {}
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         async with self._database.write() as session:
@@ -101,8 +105,13 @@ class Keeper:
         await self.recover()
         self._awake_at = self._renewed_at = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="engine.keeper")
+        self._listener = asyncio.create_task(self._listen(), name="engine.cancels")
 
     async def aclose(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listener
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -117,8 +126,14 @@ class Keeper:
         self._expired.append(run_id)
 
     def hurry(self) -> None:
-        """The writer was told that this worker is dead: find out at once."""
+        """The writer was told that this worker is dead, or somebody wants a run stopped: find out at once."""
         self._hurry.set()
+
+    async def _listen(self) -> None:
+        async with self._herald.cancels() as cancels:
+            async for run_id in cancels:
+                if self._works.knows(run_id.decode(errors="replace")):
+                    self.hurry()
 
     async def _run(self) -> None:
         while True:
@@ -161,7 +176,7 @@ class Keeper:
     async def _keep_once(self) -> None:
         begun = time.monotonic()
         async with self._database.write(urgent=True) as session:
-            alive = await renew_lease(session, self.worker, self._lease)
+            alive = await renew_lease(session, self.worker, self._lease, self.sockets())
             mine = await runs_of_worker(session, self.worker)
             if forgotten := self._forgotten(mine):
                 await release_runs(session, self.worker, forgotten)
@@ -210,23 +225,25 @@ class Keeper:
         found = RECOVERED_AT_ONCE
         ended = 0
         while found == RECOVERED_AT_ONCE:
-            found, fresh = await self._recover_some()
+            found, over, fresh = await self._recover_some()
             for run, events in fresh:
                 await self._begin_again(run, events)
-            ended += found - len(fresh)
+            for run_id in over:
+                await self._herald.ended(run_id)
+            ended += len(over)
         if ended:
             logger.warning("a process stopped: %d of its runs were ended as INTERRUPTED", ended)
         elif dead:
             logger.info("a process stopped; it left no run to be ended")
 
-    async def _recover_some(self) -> tuple[int, list[tuple[Run, list[Encoded]]]]:
-        """How many were found, and those of them that are to be begun again."""
+    async def _recover_some(self) -> tuple[int, list[str], list[tuple[Run, list[Encoded]]]]:
+        """How many were found, those of them that were ended, and those that are to be begun again."""
         async with self._database.write() as session:
             # Many batches can take longer than the lease.
             await renew_lease(session, self.worker, self._lease)
             orphans = await take_orphaned_runs(session, RECOVERED_AT_ONCE)
             stored = await stored_events(session, [run.id for run in orphans]) if orphans else {}
-            fresh = []
+            over, fresh = [], []
             for run in orphans:
                 events = stored.get(run.id, [])
                 if self._may_restart(run, events):
@@ -236,7 +253,8 @@ class Keeper:
                     fresh.append((run, events))
                 else:
                     await self._interrupt(session, run, events)
-        return len(orphans), fresh
+                    over.append(run.id)
+        return len(orphans), over, fresh
 
     def _may_restart(self, run: Run, events: Sequence[Encoded]) -> bool:
         produced = any(event[0] in {"t", "r"} for event in events)
@@ -251,6 +269,7 @@ class Keeper:
             return
         async with self._database.write() as session:
             await self._interrupt(session, run, events)
+        await self._herald.ended(run.id)
 
     async def _interrupt(self, session: AsyncSession, run: Run, stored: list[Encoded]) -> None:
         events = decoded(run.id, stored)

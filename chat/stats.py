@@ -14,6 +14,7 @@ from models.database import Database
 from models.run import Run
 from models.usage import DailyUsage, ModelUsage, Spent, add_to_day, add_to_model, days_of, models_of
 from models.user import add_to_counters, count_users, user_by_id
+from models.worker import sockets_of_others
 
 MOST_DAYS = 366
 """That `daily` answers at once: a year, leap years too."""
@@ -121,3 +122,9 @@ async def server_totals(database: Database) -> tuple[int, int]:
     """Users and conversations of the whole server, for /health."""
     async with database.read() as session:
         return await count_users(session), await count_conversations(session)
+
+
+async def sockets_elsewhere(database: Database, worker: str) -> int:
+    """Open sockets of all other workers, as of their last heartbeat."""
+    async with database.read() as session:
+        return await sockets_of_others(session, worker)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Delta = type[RunTextDelta] | type[RunReasoningDelta]
 Make = Callable[[str, int], RunEvent]
+OnStored = Callable[[int, Sequence[Packed]], Awaitable[None]]
 
 SEGMENT_SECONDS = 1.0
 JOURNAL_SECONDS = 5.0
@@ -149,11 +150,13 @@ class Tail:
 
 
 class LogWriter:
-    """Collects from the tails, commits, publishes. `on_fenced` is called when this process has lost its name."""
+    """Collects from the tails, commits, publishes. `on_fenced` is called when this process has lost its name,
+    `on_stored` with each window that is stored, when its followers here have been told."""
 
     def __init__(self, journal: JournalWriter, window: float) -> None:
         self.worker = ""
         self.on_fenced: Callable[[], None] | None = None
+        self.on_stored: OnStored | None = None
         self.commits = 0
         self.refused_at = float("-inf")
         """When the journal was last not to be written, by time.monotonic."""
@@ -311,6 +314,8 @@ class LogWriter:
         self._rows.append((self._last_begin, row))
         for batch in batches:
             batch.tail.stored(batch)
+        if self.on_stored is not None:
+            await self.on_stored(row, [batch.packed for batch in batches])
 
     async def _patiently(self, worker: str, entries: list[Packed]) -> int:
         begun, pause = time.monotonic(), 0.02

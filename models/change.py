@@ -49,8 +49,8 @@ def add_changes(session: AsyncSession, changes: Iterable[Change]) -> None:
     session.info.setdefault(PENDING, []).extend(changes)
 
 
-async def store_changes(session: AsyncSession) -> bool:
-    """The last statement of a transaction; whether there was something to tell.
+async def store_changes(session: AsyncSession) -> frozenset[str]:
+    """The last statement of a transaction; the audiences that there was something to tell.
 
     An audience's changes get their ids one transaction after the other: ids are given when they are asked for, rows are
     seen when they are committed, and who had read up to an id would never see a smaller one that came later. Others'
@@ -58,13 +58,14 @@ async def store_changes(session: AsyncSession) -> bool:
     """
     changes: list[Change] = session.info.pop(PENDING, [])
     if not changes:
-        return False
+        return frozenset()
     await session.flush()
-    await hold(session, *(change.audience for change in changes))
+    audiences = frozenset(change.audience for change in changes)
+    await hold(session, *audiences)
     # By one statement: as objects that want their ids back each was one, 100 where a conversation was replaced.
     rows = [{"audience": row.audience, "kind": row.kind, "ref": row.ref, "at": row.at} for row in changes]
     await (await session.connection()).execute(insert(Change), rows)
-    return True
+    return audiences
 
 
 async def newest_change(session: AsyncSession) -> int:

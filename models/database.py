@@ -2,7 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,10 +23,11 @@ def mark_revoked(session: AsyncSession, conversation_id: str, user_id: str) -> N
 
 
 class Database(ABC):
-    """`on_changed` is called behind a commit that told of changes, `on_revoked` behind one that took rights away."""
+    """`on_changed` is called behind a commit that told of changes, with whom they concern; `on_revoked` behind one that
+    took rights away."""
 
     def __init__(self) -> None:
-        self.on_changed: Callable[[], None] | None = None
+        self.on_changed: Callable[[AbstractSet[str]], Awaitable[None]] | None = None
         self.on_revoked: Callable[[str, str], None] | None = None
         self.refused_at = float("-inf")
         """When it last refused to write, by time.monotonic."""
@@ -71,7 +73,7 @@ class Database(ABC):
             for conversation_id, user_id in session.info.get(REVOKED, ()):
                 self.on_revoked(conversation_id, user_id)
         if told and self.on_changed is not None:
-            self.on_changed()
+            await self.on_changed(told)
 
     def _refused(self) -> None:
         self.refused_at = time.monotonic()

@@ -90,12 +90,21 @@ async def replace_segments(session: AsyncSession, run_id: str, events: Sequence[
         await add_segment(session, pack(run_id, 0, events))
 
 
-async def unread_entries(session: AsyncSession, frontier: Frontier) -> list[Entry]:
-    """What the unread rows hold, in order; the frontier moves behind them."""
-    query = select(JournalRow.id, JournalRow.body).where(frontier.unread(col(JournalRow.id)))
-    rows = (await session.exec(query.order_by(col(JournalRow.id)))).all()
-    frontier.passed(found or 0 for found, _ in rows)
-    return [entry for _, body in rows for entry in decode(body)]
+class Row(NamedTuple):
+    """A window as it was read. `worker` may be NOBODY."""
+
+    id: int
+    worker: str
+    entries: list[Entry]
+
+
+async def unread_rows(session: AsyncSession, frontier: Frontier) -> list[Row]:
+    """The unread rows, in order; the frontier moves behind them."""
+    columns = select(JournalRow.id, JournalRow.worker, JournalRow.body)
+    query = columns.where(frontier.unread(col(JournalRow.id))).order_by(col(JournalRow.id))
+    rows = [Row(found or 0, worker, decode(body)) for found, worker, body in await session.exec(query)]
+    frontier.passed(row.id for row in rows)
+    return rows
 
 
 async def newest_journal_row(session: AsyncSession) -> int:

@@ -6,7 +6,7 @@ process sends to the log is taken.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, delete, insert, update
+from sqlalchemy import BigInteger, Column, Integer, delete, func, insert, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel, col, select
@@ -18,12 +18,14 @@ from models.run import ACTIVE, Run
 
 
 class Worker(SQLModel, table=True):
-    """`lease_until` is in milliseconds since the epoch, by the database's clock."""
+    """`lease_until` is in milliseconds since the epoch, by the database's clock. `sockets`: how many it had
+    open when it last renewed its lease."""
 
     __tablename__ = "worker"
 
     id: str = Field(primary_key=True)
     lease_until: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+    sockets: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
 
 
 class database_now(FunctionElement[int]):  # noqa: N801
@@ -49,12 +51,19 @@ async def register_worker(session: AsyncSession, worker: str, lease: float) -> N
     await session.exec(insert(Worker).values(id=worker, lease_until=database_now() + round(lease * 1000)))
 
 
-async def renew_lease(session: AsyncSession, worker: str, lease: float) -> bool:
+async def renew_lease(session: AsyncSession, worker: str, lease: float, sockets: int | None = None) -> bool:
     """False: somebody has found the lease passed, and the worker is fenced off."""
-    result: Any = await session.exec(
-        update(Worker).where(col(Worker.id) == worker).values(lease_until=database_now() + round(lease * 1000))
-    )
+    values: dict[str, Any] = {"lease_until": database_now() + round(lease * 1000)}
+    if sockets is not None:
+        values["sockets"] = sockets
+    result: Any = await session.exec(update(Worker).where(col(Worker.id) == worker).values(values))
     return bool(result.rowcount)
+
+
+async def sockets_of_others(session: AsyncSession, worker: str) -> int:
+    """Open sockets of all live workers but this one, as they were told of last."""
+    others = col(Worker.id) != worker, col(Worker.lease_until) >= database_now()
+    return int((await session.exec(select(func.coalesce(func.sum(Worker.sockets), 0)).where(*others))).one())
 
 
 async def anyone_missing(session: AsyncSession) -> bool:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 
-from chat.stats import server_totals
+from chat.stats import server_totals, sockets_elsewhere
 from rest.bodies import Health
 from rest.deps import OpenRoute, Served
 
@@ -31,12 +31,14 @@ async def home(request: Request) -> dict[str, str | dict[str, str]]:
 
 @router.get("/health")
 async def health(services: Served) -> Health:
-    """`timestamp` in UTC with milliseconds; `active_connections` counts open sockets, legacy and GraphQL."""
+    """`timestamp` in UTC with milliseconds; `active_connections` counts open sockets, legacy and GraphQL, of all
+    workers: those of others as of their last heartbeat, a quarter of LEASE_SECONDS ago at most."""
     users, conversations = await server_totals(services.database)
+    elsewhere = await sockets_elsewhere(services.database, services.engine.keeper.worker)
     return Health(
         status="healthy" if services.engine.storing else "degraded",
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        active_connections=services.presence.open,
+        active_connections=services.presence.open + elsewhere,
         total_users=users,
         total_conversations=conversations,
     )

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from bus.base import Bus
+from bus.memory import MemoryBus
 from chat.attempts import RetryLimits
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -141,14 +143,16 @@ async def open_core(
     generation: GenerationLimits = GENERATION,
     budget: Limits = UNLIMITED,
     restart: bool = False,
+    bus: Bus | None = None,
     **limits: Any,
 ) -> AsyncIterator[Core]:
     """A core on this database, closed at the end of the block. `limits` replace those of the engine; `restart`: runs of
     a dead worker that had not come to a word are begun again here."""
     database = open_database(address)
+    bus = bus or MemoryBus()
     provider = ScriptedProvider()
     catalog = Catalog([provider, *providers], fallback)
-    engine = Engine(database, replace(LIMITS, generation=generation, **limits))
+    engine = Engine(database, bus, replace(LIMITS, generation=generation, **limits))
     try:
         await engine.start()
         conversations = Conversations(database, engine, catalog, inputs)
@@ -163,6 +167,7 @@ async def open_core(
         assert not engine._per_user, "a place was not given back"
     finally:
         await engine.aclose()
+        await bus.aclose()
         await database.aclose()
 
 

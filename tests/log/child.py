@@ -9,11 +9,14 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from bus.address import RedisAddress
+from bus.redis import RedisBus
 from chat.chats import StatelessChat
 from models.address import Address, parse_address
 from models.postgres import PostgresDatabase
 from models.sqlite_journal import SqliteJournal
 from providers.base import Role, Turn
+from tests.bus.lossy import LossyBus
 from tests.chat.conftest import GENERATION, Core, open_core
 from tests.databases import fill_disk
 
@@ -35,8 +38,11 @@ def patched(constants: dict[str, float]) -> Iterator[None]:
 
 
 def open_worker(address: Address, options: dict[str, Any]) -> AbstractAsyncContextManager[Core]:
-    """A core; of the generation's limits, `coalesce` can be chosen."""
+    """A core; of the generation's limits, `coalesce` can be chosen. `redis`: its address, `lost`: what share of the
+    hints does not arrive."""
     limits = dict(options)
+    if url := limits.pop("redis", None):
+        limits["bus"] = LossyBus(RedisBus(RedisAddress.parse(url), limits.pop("namespace")), limits.pop("lost"))
     generation = replace(GENERATION, coalesce=limits.pop("coalesce", GENERATION.coalesce))
     return open_core(address, generation=generation, **limits)
 

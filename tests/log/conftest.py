@@ -1,4 +1,4 @@
-"""The set-ups in which the log has to keep its promises. One with Redis is one more `Setup`.
+"""The set-ups in which the log has to keep its promises.
 
 `reader` is the engine through which followers come; where the writer is differs. `look` reads what is stored through a
 connection that neither of them has.
@@ -21,11 +21,13 @@ from chat.chats import StatelessChat
 from chat.codec import decode_event
 from chat.events import RunEvent
 from models.address import Address, PostgresAddress
+from models.ids import new_id
 from models.run import Run
 from providers.base import Role, Turn
 from tests.chat.conftest import Core
-from tests.databases import look, url_of
+from tests.databases import KINDS, look, url_of
 from tests.log.child import limit_pages, open_worker, patched
+from tests.redises import Redis
 from tests.server import ROOT
 
 SECONDS = 20
@@ -197,12 +199,27 @@ async def several_processes(
 
 
 SETUPS = {"one process": one_process, "several processes": several_processes}
+LOST = {"with Redis": 0.0, "with half of its hints": 0.5, "with none of its hints": 1.0}
 
 
-@pytest.fixture(params=SETUPS, ids=lambda name: name.replace(" ", "_"))
+@pytest.fixture(params=[*SETUPS, *LOST], ids=lambda name: name.replace(" ", "_"))
 def opened(request: pytest.FixtureRequest, address: Address) -> OpenSetup:
     """Opens the set-up on an empty database: `async with opened(keep=1) as setup`."""
-    return lambda *arguments, **options: SETUPS[request.param](address, *arguments, **options)
+    if request.param in SETUPS:
+        return lambda *arguments, **options: SETUPS[request.param](address, *arguments, **options)
+    redis: Redis = request.getfixturevalue("redis")
+    heard: dict[str, Any] = {"redis": redis.url, "namespace": new_id("test"), "lost": LOST[request.param]}
+    return lambda constants=None, **options: several_processes(address, constants, **heard, **options)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that have Redis have PostgreSQL."""
+    items[:] = [item for item in items if not _is_odd(item)]
+
+
+def _is_odd(item: pytest.Item) -> bool:
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("kind") == KINDS[0] and params.get("opened") in LOST
 
 
 async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:

@@ -24,6 +24,7 @@ import models.conversation
 import models.journal
 import models.member
 import models.message
+import models.notice
 import models.run
 import models.search
 import models.user
@@ -48,7 +49,7 @@ from tests.server import free_port
 T = TypeVar("T")
 
 TABLES = (models.change, models.conversation, models.journal, models.member, models.message)
-MORE_TABLES = (models.run, models.search, models.user, models.worker)
+MORE_TABLES = (models.notice, models.run, models.search, models.user, models.worker)
 
 
 def on(address: Address, work: Callable[[Connection], T]) -> T:
