@@ -11,10 +11,10 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+import bounds
 import edge
 import graph.routes
 import identity_providers
-import limits
 import rest.routes
 from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
@@ -26,7 +26,7 @@ from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
 from auth.visits import Visits
-from buses import open_bus, open_notices
+from buses import open_bus, open_counters, open_notices
 from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -91,24 +91,24 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     """
     await asyncio.to_thread(prepare, settings)
     async with AsyncExitStack() as stack:
-        database = open_database(settings.database, limits.pool_limits(settings))
+        database = open_database(settings.database, bounds.pool_limits(settings))
         stack.push_async_callback(database.aclose)
         bus = await open_bus(settings)
         stack.push_async_callback(bus.aclose)
         tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
-        sessions = Sessions(database, tokens, limits.session_limits(settings))
+        sessions = Sessions(database, tokens, bounds.session_limits(settings))
         visits = Visits(database, bus, sessions)
         stack.push_async_callback(visits.aclose)
         passwords = Passwords()
-        throttle = Throttle(database, limits.throttle_limits(settings))
         identities = identity_providers.named(settings)
-        factors = Factors(database, settings.signing_secret(), throttle)
         stack.callback(passwords.close)
+        throttle = Throttle(database, bounds.throttle_limits(settings), open_counters(settings, stack))
+        factors = Factors(database, settings.signing_secret(), throttle)
         catalog = await open_catalog(settings, stack)
-        engine = Engine(database, bus, limits.engine_limits(settings))
+        engine = Engine(database, bus, bounds.engine_limits(settings))
         stack.push_async_callback(engine.aclose)
-        inputs, web = limits.input_limits(settings), limits.web_limits(settings)
-        traffic = limits.traffic_limits(settings)
+        inputs, web = bounds.input_limits(settings), bounds.web_limits(settings)
+        traffic = bounds.traffic_limits(settings)
         conversations = Conversations(database, engine, catalog, inputs)
         budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
         chats = Chats(database, engine, catalog, inputs, budget)
@@ -198,7 +198,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     edge.surround(app, settings)
     rest.routes.mount(app)
-    graph.routes.mount(app, ROOT / "web" / "dist", limits.query_limits(settings))
+    graph.routes.mount(app, ROOT / "web" / "dist", bounds.query_limits(settings))
     return app
 
 

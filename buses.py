@@ -1,8 +1,10 @@
 """Between the processes of one deployment: what REDIS_URL opens, or what one process has alone."""
 
+from contextlib import AsyncExitStack
 from hashlib import sha256
 
-from bus.base import Bus
+from bus.base import Bus, Counters
+from bus.counters import RedisCounters
 from bus.memory import MemoryBus
 from bus.redis import RedisBus
 from chat.notices import NoticeBus
@@ -24,6 +26,15 @@ async def open_bus(settings: Settings) -> Bus:
     bus = RedisBus(settings.redis, namespace(settings))
     await bus.check()
     return bus
+
+
+def open_counters(settings: Settings, stack: AsyncExitStack) -> Counters | None:
+    """Where attempts are counted; None: in the database."""
+    if settings.redis is None:
+        return None
+    counters = RedisCounters(settings.redis, namespace(settings))
+    stack.push_async_callback(counters.aclose)
+    return counters
 
 
 def open_notices(database: Database, bus: Bus) -> Bus:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from alembic.script import ScriptDirectory
 
+from bounds import pool_limits
 from bus.redis import RedisBus
 from chat.stats import server_totals
 from errors import StartError, Unavailable
-from limits import pool_limits
 from models.address import PostgresAddress
 from models.backup import BackupError
 from models.migrate import configuration, head, seen

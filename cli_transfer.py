@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bounds import input_limits, pool_limits
 from chat.exporting import export_conversations
 from chat.importing import import_conversations
 from chat.transfer import TransferError
 from errors import StartError, Unavailable
-from limits import input_limits, pool_limits
 from models.database import Database
 from models.migrate import check_migrated
 from models.new_file import new_file

@@ -1,16 +1,22 @@
 """How often somebody may try to log in or to register, over all transports and processes together."""
 
+import logging
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 
 from auth.device import Device
+from bus.base import Away, Counters
 from errors import RateLimited
 from models.attempt import count_attempt, forget_attempts, forget_key
 from models.columns import utc_now
 from models.database import Database
 from models.user import name_key
+
+logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(minutes=1)
 CODES_WINDOW = timedelta(days=1)
@@ -33,9 +39,13 @@ NO_LIMITS = ThrottleLimits(None, None, None)
 
 
 class Throttle:
-    def __init__(self, database: Database, limits: ThrottleLimits) -> None:
+    """Counts with `counters` where there are any; while they do not answer, and without them, in the database."""
+
+    def __init__(self, database: Database, limits: ThrottleLimits, counters: Counters | None = None) -> None:
         self._database = database
         self._limits = limits
+        self._counters = counters
+        self._away_until = 0.0
 
     async def login(self, username: str, device: Device) -> None:
         """Before the password is looked at, whether there is such a user or not.
@@ -84,6 +94,13 @@ class Throttle:
         limited = [(key, most) for key, most in counted if most is not None]
         if not limited:
             return 0
+        if self._counters is not None and time.monotonic() >= self._away_until:
+            try:
+                return await _counted(self._counters, limited)
+            except Away as error:
+                # For a whole window: who makes it come and go must not have both places to be counted in by turns.
+                self._away_until = time.monotonic() + WINDOW.total_seconds()
+                logger.warning("attempts are counted in the database for a minute (%s)", error)
         async with self._database.write() as session:
             now = utc_now()  # here: those in front may have waited, and come with a later moment
             await forget_attempts(session, now, FORGOTTEN_AT_ONCE)
@@ -91,3 +108,14 @@ class Throttle:
                 if wait := await count_attempt(session, key, most, window, now):
                     return math.ceil(wait)
         return 0
+
+
+async def _counted(counters: Counters, limited: Sequence[tuple[str, int]]) -> int:
+    """
+    Raises:
+        Away
+    """
+    for key, most in limited:
+        if wait := await counters.count(key, most, int(WINDOW.total_seconds())):
+            return math.ceil(wait)
+    return 0

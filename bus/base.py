@@ -28,3 +28,22 @@ class Bus(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Away(Exception):
+    """What is behind the bus does not answer."""
+
+
+class Counters(Protocol):
+    """Counts what may happen so often, for all processes together."""
+
+    async def count(self, key: str, most: int, seconds: int) -> float:
+        """Count one more, unless there were `most` within the last `seconds`. 0: it is counted; else the seconds until
+        the next one would be.
+
+        Raises:
+            Away
+        """
+        ...
+
+    async def aclose(self) -> None: ...

@@ -166,8 +166,8 @@ class RedisBus:
         if self._wanted:
             await self._tell("UNSUBSCRIBE", channel)
         elif self._listener is not None:
-            self._listener.cancel()
-            self._listener = self._listening = None
+            listener, self._listener, self._listening = self._listener, None, None
+            await _stop(listener)
 
     async def _tell(self, command: str, *channels: str) -> None:
         """To the server, if it is there; the listener tells it all when it comes back."""
@@ -245,10 +245,15 @@ class RedisBus:
     async def aclose(self) -> None:
         for task in (self._sender, self._listener):
             if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                await _stop(task)
         await self._local.aclose()
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    # Again and again: Python 3.11's wait_for, which redis-py uses, swallows a cancel that comes as its work is done.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
 
 
 async def _drop(connection: AbstractConnection) -> None:

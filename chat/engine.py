@@ -37,9 +37,9 @@ KEPT_RUNS = 1_000
 
 
 class Engine:
-    """`limits` bound it, `database` holds its log, over `bus` other processes hear of it at once. `keeper.restart` may be
-    set to take over runs of a dead process that had not come to a word, `ended` to be told of each run that has ended
-    here, and its text."""
+    """`limits` bound it, `database` holds its log, over `bus` other processes hear of it at once. To be set: by
+    `keeper.restart` runs of a dead process that had not come to a word are taken over, `ended` is told of each run that
+    has ended here, and its text."""
 
     def __init__(self, database: Database, bus: Bus, limits: EngineLimits) -> None:
         self.limits = limits
@@ -163,13 +163,8 @@ class Engine:
             job.alone.cancel()
         grace = self.limits.chat_grace if job.run.idempotency_key is not None else 0
         if grace:
-            job.alone = asyncio.get_running_loop().call_later(grace, self._halt_if_alone, job)
+            job.alone = asyncio.get_running_loop().call_later(grace, job.halt_if_alone)
         else:
-            job.halt(Transition.CANCEL)
-
-    @staticmethod
-    def _halt_if_alone(job: Job) -> None:
-        if job.log.followers == 0:
             job.halt(Transition.CANCEL)
 
     async def _drive(self, job: Job, work: Work) -> None:

@@ -59,6 +59,11 @@ class Job:
         """Whether the log stays in the database when the run has ended. Of a stateless chat nothing does."""
         return self.keep > 0 and self.run.conversation_id is not None
 
+    def halt_if_alone(self) -> None:
+        """Nobody has come back for it."""
+        if self.log.followers == 0:
+            self.halt(Transition.CANCEL)
+
     def halt(self, reason: Transition) -> None:
         """Stop the work at once, also before it began. The first reason stays."""
         if self.stop is None and not self.ended.is_set():

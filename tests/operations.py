@@ -89,7 +89,7 @@ SUBSCRIPTIONS = (
 )
 REST = (
     Operation("GET /", "GET /", 0, 0),
-    Operation("GET /health", "GET /health", 2, 2),
+    Operation("GET /health", "GET /health", 3, 3),
     Operation(
         "POST /api/auth/register",
         'POST /api/auth/register {"username": "$new", "email": "$new@a.b", "password": "password123"}',

@@ -67,7 +67,7 @@ TESTED_ELSEWHERE = {
     "graph/routes": "graph/test_http",
     "graph/shape": "graph/test_limits",
     "graph/types": "graph/test_schema",
-    "limits": "test_serve, and every test with a server",
+    "bounds": "test_serve, and every test with a server",
     "models/search": "chat/test_search",
     "models/api_key": "auth/test_api_keys",
     "models/attempt": "auth/test_throttle",

@@ -35,7 +35,7 @@ from settings import Settings
 from tests.databases import url_of
 from tests.operations import MUTATIONS, QUERIES, REST, SUBSCRIPTIONS, Operation
 
-BACKGROUND = ("run ", "feed", "engine.", "records.", "log.", "rights ", "bus.")
+BACKGROUND = ("run ", "feed", "engine.", "records.", "log.", "rights ", "bus.", "notices.")
 """Tasks of the server's own, by their names: nobody waits for what they do."""
 FIRST_EVENT_SECONDS = 0.3
 counted: ContextVar[list[str] | None] = ContextVar("counted", default=None)

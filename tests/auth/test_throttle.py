@@ -9,6 +9,7 @@ from sqlmodel import col, select
 
 from auth.device import Device
 from auth.throttle import NO_LIMITS, Throttle, ThrottleLimits
+from bus.base import Away
 from errors import RateLimited
 from models.address import Address
 from models.attempt import Attempt
@@ -152,3 +153,47 @@ async def test_without_limits_nothing_is_written(database: Database) -> None:
         await throttle.login("ann", HERE)
         await throttle.registration(HERE)
     assert await rows(database) == []
+
+
+class Elsewhere:
+    """Counters that can be away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.counted: list[str] = []
+
+    async def count(self, key: str, most: int, seconds: int) -> float:  # noqa: ARG002
+        if self.away:
+            raise Away("gone")
+        self.counted.append(key)
+        return 0.0 if self.counted.count(key) <= most else 1.5
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def test_counters_that_go_away_open_no_door(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither do they by coming and going: for a minute the database alone counts."""
+    now = 1_000.0
+    monkeypatch.setattr("auth.throttle.time.monotonic", lambda: now)
+    counters = Elsewhere()
+    throttle = Throttle(database, FEW, counters)
+    for _ in range(3):
+        await throttle.login("ann", HERE)
+    with pytest.raises(RateLimited) as caught:
+        await throttle.login("ann", HERE)
+    assert caught.value.retry_after == 2
+    assert await rows(database) == []
+
+    counters.away = True
+    for _ in range(3):
+        await throttle.login("ann", HERE)
+    counters.away = False
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            await throttle.login("ann", HERE)
+    seen = len(counters.counted)
+    assert len(await rows(database)) == 2
+    now += 61
+    await throttle.login("bob", HERE)
+    assert len(counters.counted) == seen + 2

@@ -1,0 +1,62 @@
+"""Attempts that are counted in Redis, for all processes together."""
+
+import asyncio
+import time
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from bus.address import RedisAddress
+from bus.base import Away
+
+ANSWER_SECONDS = 0.5
+"""Somebody waits to be let in: a server that is there answers within a millisecond."""
+CONNECTIONS = 20
+
+
+class RedisCounters:
+    """In any stretch of a window, not in calendar ones: a list of moments for each key, which Redis forgets by itself.
+    The moments are the processes' own; whose clock is ahead is counted apart, and nobody for longer than a window."""
+
+    def __init__(self, address: RedisAddress, namespace: str) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            address.url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_SECONDS,
+            protocol=2,
+            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=f"chat:{namespace}",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # it takes one, and says so in its documentation
+        )
+        self._limiter = MovingWindowRateLimiter(storage)
+
+    async def count(self, key: str, most: int, seconds: int) -> float:
+        """Count one more, unless there were `most` within the last `seconds`. 0: it is counted; else the seconds until
+        the next one would be.
+
+        Raises:
+            Away: Redis does not answer.
+        """
+        item = RateLimitItemPerSecond(most, seconds)
+        try:
+            async with asyncio.timeout(2 * ANSWER_SECONDS):
+                if await self._limiter.hit(item, key):
+                    return 0.0
+                reset = (await self._limiter.get_window_stats(item, key)).reset_time
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Away(str(error)) from error
+        return min(max(reset - time.time(), 0.001), seconds)
+
+    async def aclose(self) -> None:
+        await self._pool.disconnect()
