@@ -109,6 +109,10 @@ class OwnServer:
     def url(self) -> str:
         return f"postgresql://chat@127.0.0.1:{self._port}/postgres"
 
+    @property
+    def process_id(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def _make(self) -> None:
         # A language's rules for the order of texts, as most servers have them: ours must not depend on them.
         options = ["-D", "data", "-U", "chat", "-A", "trust", "-E", "UTF8", "-N"]
