@@ -39,6 +39,7 @@ def engine_limits(settings: Settings) -> EngineLimits:
 def query_limits(settings: Settings) -> QueryLimits:
     return QueryLimits(
         tokens=settings.max_query_tokens,
+        chars=settings.max_query_chars,
         depth=settings.max_query_depth,
         aliases=settings.max_query_aliases,
         roots=settings.max_query_roots,

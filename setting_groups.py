@@ -192,6 +192,7 @@ class SizeSettings(BaseSettings):
     max_conversation_messages: Count = Field(10_000, description="most messages stored at once in a conversation")
     max_chat_messages: Count = Field(2_000, description="most messages in one stateless chat")
     max_conversations: Count = Field(100_000, description="most conversations of one user")
+    max_query_chars: Count = Field(65_536, description="longest GraphQL document; long texts belong into variables")
     max_query_tokens: Count = Field(1_000, description="most lexical tokens in one GraphQL document")
     max_query_depth: Count = Field(12, description="levels of one GraphQL operation, introspection apart")
     max_query_aliases: Count = Field(15, description="aliases in one GraphQL operation, fragments unfolded")

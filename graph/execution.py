@@ -30,7 +30,7 @@ from graph.compiled import Selection, Unusual
 from graph.context import Context
 from graph.errors import format_chat_error, format_error, masked
 from graph.limits import check
-from graph.shape import QueryLimits, check_shape
+from graph.shape import QueryLimits, check_shape, check_variables
 
 CACHED_DOCUMENTS = 512
 CACHED_CHARS = 16_384
@@ -96,6 +96,7 @@ class Runner:
             message = f"There is no operation {name!r}" if name else "Say which operation by operationName"
             raise RequestRefused([format_chat_error(BadUserInput(message, field="operationName"))])
         try:
+            check_variables(variables)
             check(document, operation, variables, self._limits)
         except ChatError as error:
             raise RequestRefused([format_chat_error(error)]) from None
@@ -114,6 +115,9 @@ class Runner:
         return checked
 
     def _check(self, query: str) -> tuple[DocumentNode | None, list[dict[str, Any]]]:
+        if len(query) > self._limits.chars:
+            message = f"The document has more than {self._limits.chars} characters; put long texts into variables"
+            return None, [format_chat_error(QueryTooComplex(message))]
         try:
             document = parse(query, max_tokens=self._limits.tokens)
             check_shape(document, self._limits)

@@ -6,6 +6,7 @@ times `me { id }` 0.7 s, within a thousand tokens.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from graphql import (
     DocumentNode,
@@ -21,19 +22,44 @@ from errors import QueryTooComplex
 
 MAX_INTROSPECTION_DEPTH = 20
 """The usual introspection query has 13 levels."""
+MAX_ITEMS, MAX_FIELDS, MAX_VALUES = 10_000, 250, 60_000
+"""Of variables: 10,000 messages fit, as many as a conversation is stored with at once. A document has room for 250."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """Counts of one document, and of one operation with its fragments unfolded. `depth`: of fields within each other,
+    """`chars`: of the document; reading takes 1 µs each, and holds the loop. What is long belongs into variables.
+
+    Counts of one document, and of one operation with its fragments unfolded. `depth`: of fields within each other,
     introspection apart. `repeats`: of one field, or one fragment, in one selection."""
 
     tokens: int = 1_000
+    chars: int = 65_536
     depth: int = 12
     aliases: int = 15
     roots: int = 20
     directives: int = 30
     repeats: int = 15
+
+
+def check_variables(variables: dict[str, Any] | None) -> None:
+    """Before graphql-core looks at them: 100,000 ids, or 60,000 fields that there are not, took it a second.
+
+    Raises:
+        QueryTooComplex
+    """
+    waiting: list[Any] = [variables]
+    count = 0
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, dict | list):
+            continue
+        count += len(value)
+        if len(value) > (MAX_FIELDS if isinstance(value, dict) else MAX_ITEMS) or count > MAX_VALUES:
+            raise QueryTooComplex(
+                f"variables are read up to {MAX_ITEMS} items of a list, {MAX_FIELDS} of an object, {MAX_VALUES} in all"
+            )
+        waiting += value.values() if isinstance(value, dict) else value
 
 
 def check_shape(document: DocumentNode, limits: QueryLimits) -> None:

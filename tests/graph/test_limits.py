@@ -96,6 +96,30 @@ def test_what_costs_validation_is_refused_before_it(query: str) -> None:
     assert time.process_time() - begun < 0.5, "a second of validation was the danger"
 
 
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        pytest.param('{ node(id: "' + "x" * 1_000_000 + '") { id } }', None, id="a long string"),
+        pytest.param("#" + "x" * 1_000_000 + "\n{ me { id } }", None, id="a long comment"),
+        pytest.param("," * 1_000_000 + "{ me { id } }", None, id="commas"),
+        pytest.param("query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", {"ids": ["a"] * 100_000}, id="many ids"),
+        pytest.param("query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", {"ids": [["a"] * 9_999] * 10}, id="in lists"),
+        pytest.param("query ($i: ID!) { node(id: $i) { id } }", {f"k{n}": 1 for n in range(60_000)}, id="many fields"),
+    ],
+)
+def test_what_is_long_is_refused_before_it_is_read(query: str, variables: Json | None) -> None:
+    """A document of one string of a megabyte took a second to read, 60,000 fields that there are not took two."""
+    begun = time.process_time()
+    assert _code(query, variables) == "QUERY_TOO_COMPLEX"
+    assert time.process_time() - begun < 0.1
+
+
+def test_a_conversation_of_ten_thousand_messages_may_be_stored() -> None:
+    message = {"role": "USER", "content": "x" * 50, "externalId": "1", "createdAt": "2026-01-01T00:00:00Z"}
+    query = "mutation ($i: CreateConversationInput!) { createConversation(input: $i) { conversation { id } } }"
+    assert _code(query, {"i": {"messages": [message] * 10_000}}) is None
+
+
 def test_depth_counts_through_fragments() -> None:
     fragments = " ".join(f"fragment F{n} on Run {{ message {{ run {{ ...F{n + 1} }} }} }}" for n in range(20))
     assert _code(f"{{ run(id: 1) {{ ...F0 }} }} {fragments} fragment F20 on Run {{ id }}") == "QUERY_TOO_COMPLEX"
