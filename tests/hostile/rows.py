@@ -17,6 +17,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "Query.conversation(id)": ("conversation", "external", "message"),
     "Query.run(id)": ("run", "conversation"),
     "Mutation.revokeApiKey(input.id)": ("api_key",),
+    "Mutation.revokeSession(input.id)": ("session", "api_key"),
     "Mutation.createConversation(input.externalId)": ("external", "conversation"),
     "Mutation.createConversation(input.messages.externalId)": ("external_message", "message"),
     "Mutation.updateConversation(input.id)": ("conversation", "external"),
@@ -50,6 +51,7 @@ ELSEWHERE = {
 """Places whose answers are never the same twice, and the test that has them."""
 
 OWNER_ELSEWHERE = {
+    "Mutation.revokeSession(input.id)": "auth/test_sessions: the viewer would be signed out of all the others",
     "Mutation.createConversation(input.externalId)": "rest/test_conversations: the owner has it already, a CONFLICT",
     "Mutation.chat(input.idempotencyKey)": "graph/test_chat: the key was used for something else, a CONFLICT",
     "Mutation.addMember(input.conversationId)": "people/test_rights: needs a second user's name",
@@ -86,6 +88,7 @@ class World:
     run: str
     key: str
     api_key: str
+    session: str
 
     def of(self, kind: str) -> str:
         """The id of this kind."""
@@ -108,6 +111,7 @@ async def make_world(graph: Graph, account: Account) -> World:
         answer=run["message"]["id"],
         run=run["id"],
         api_key=await _only_key(graph),
+        session=(await graph.data("{ me { sessions { id } } }"))["me"]["sessions"][0]["id"],
         **names,
     )
 
