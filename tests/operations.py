@@ -40,6 +40,7 @@ QUERIES = (
     ),
     Operation("run", '{ run(id: "$run") { id status } }', 1, 1),
     Operation("models", "{ models { id } }", 0, 0),
+    Operation("identityProviders", "{ identityProviders { name } }", 0, 0),
     Operation("stats", "{ stats { totalTokens daily { tokens } byModel { tokens } quota { tokensLeft } } }", 4, 4),
 )
 MUTATIONS = (
@@ -49,7 +50,7 @@ MUTATIONS = (
         5,
         5,
     ),
-    Operation("login", mutation("login", 'username: "$name", password: "password123"', "{ expiresIn }"), 3, 3),
+    Operation("login", mutation("login", 'username: "$name", password: "password123"', "{ expiresIn }"), 4, 4),
     Operation("createConversation", mutation("createConversation", f"messages: {PAIR}", CONVERSATION), 7, 9),
     Operation("updateConversation", mutation("updateConversation", 'id: "$conv", title: "t"', CONVERSATION), 4, 5),
     Operation(
@@ -75,15 +76,35 @@ MUTATIONS = (
     Operation("setTyping", mutation("setTyping", 'conversationId: "$conv"', "{ delivered }"), 1, 1),
     Operation("chat", mutation("chat", ASK.strip("{} "), "{ content tokens }"), 3, 4),
 )
+ACCOUNTS = (
+    Operation("refreshSession", mutation("refreshSession", 'refreshToken: "$refresh"', "{ expiresIn }"), 4, 4),
+    Operation(
+        "changePassword",
+        mutation("changePassword", 'currentPassword: "password123", newPassword: "password124"', "{ expiresIn }"),
+        6,
+        6,
+    ),
+    Operation("logout", mutation("logout", "everywhere: true", "{ sessionsEnded }"), 1, 1),
+    Operation("revokeSession", mutation("revokeSession", 'id: "$session"', "{ sessionsEnded }"), 1, 1),
+    Operation("beginTotp", "mutation { beginTotp { secret } }", 1, 1),
+    Operation("confirmTotp", mutation("confirmTotp", 'code: "$code"', "{ recoveryCodes }"), 4, 4),
+    Operation("disableTotp", mutation("disableTotp", 'code: "$recovery"', "{ user { id } }"), 7, 7),
+    Operation("createApiKey", mutation("createApiKey", 'name: "k"', "{ key }"), 2, 3),
+    Operation("revokeApiKey", mutation("revokeApiKey", 'id: "$key"', "{ id }"), 1, 1),
+)
+"""Of a user who has just registered."""
+ELSEWHERE = {"oauthLogin", "beginIdentityLink", "linkIdentity", "unlinkIdentity"}
+"""What takes another server's answer is in tests/auth/test_oauth.py."""
 SUBSCRIPTIONS = (
+    # To the first event, or for 0.3 s: what waits for news looks for them meanwhile.
     Operation("runEvents", 'subscription { runEvents(runId: "$active") { seq } }', 4, 4),
     Operation("chat", f"subscription {{ chat(input: {ASK}) {{ seq }} }}", 3, 4),
-    Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 8, 9),
+    Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 10, 10),
     Operation(
         "viewerEvents",
         "subscription { viewerEvents { ... on ViewerResync { cursor } ... on ViewerRunChanged { cursor } } }",
-        6,
         7,
+        9,
     ),
     Operation("typing", 'subscription { typing(conversationId: "$conv") { userId } }', 3, 3),
 )
@@ -96,7 +117,7 @@ REST = (
         5,
         5,
     ),
-    Operation("POST /api/auth/login", 'POST /api/auth/login {"username": "$name", "password": "password123"}', 3, 3),
+    Operation("POST /api/auth/login", 'POST /api/auth/login {"username": "$name", "password": "password123"}', 4, 4),
     Operation("GET /api/auth/me", "GET /api/auth/me", 1, 1),
     Operation(
         "POST /api/chat",
