@@ -1,6 +1,7 @@
 """Brings the database's schema to the newest migration. One process does it, the others wait."""
 
 import asyncio
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from sqlalchemy.pool import NullPool
 from errors import StartError, Unavailable
 from models.address import Address, PostgresAddress
 from models.postgres_driver import connect
+
+logger = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 WAIT_SECONDS = 60
@@ -78,7 +81,7 @@ def check_migrated(address: Address) -> None:
     Raises:
         StartError: it is not at our newest migration.
     """
-    if (found := seen(address)) != head():
+    if (found := seen(address)) != head() and not is_a_step_ahead(found):
         state = "there is no database yet" if found is None else f"it is at migration {found}, not {head()}"
         raise StartError(f"{address}: {state}; run `python cli.py migrate`")
 
@@ -116,8 +119,12 @@ async def _migrate_postgres(address: PostgresAddress) -> None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run what the database has not seen; commits."""
-    if revision_of(connection) != head():
+    """Run what the database has not seen; commits. One that is a step ahead is left as it is: while a new version is
+    rolled out, old and new processes serve together, and may be restarted."""
+    found = revision_of(connection)
+    if is_a_step_ahead(found):
+        logger.warning("the database is at migration %s, a step ahead of this version: going on with it", found)
+    elif found != head():
         config = configuration()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -132,6 +139,15 @@ def configuration() -> Config:
 
 def head() -> str | None:
     return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def is_a_step_ahead(found: str | None) -> bool:
+    """Whether the database has seen one migration that this version does not know. Each of ours only adds
+    (CONTRIBUTING.md), so that the version before it can go on."""
+    newest = head()
+    if found is None or newest is None or not (found.isdigit() and newest.isdigit()):
+        return False
+    return int(found) == int(newest) + 1
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -36,7 +36,7 @@ from models.change import Change
 from models.conversation import Conversation
 from models.member import Member
 from models.message import Message
-from models.migrate import configuration, head, migrate, revision_of
+from models.migrate import check_migrated, configuration, head, migrate, revision_of
 from models.opening import open_database
 from models.postgres_driver import connect
 from models.run import Run
@@ -315,3 +315,22 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 def test_a_directory_in_the_file_s_place_is_said(tmp_path: Path) -> None:
     (tmp_path / "chat.db").mkdir()
     one_line(tmp_path / "chat.db")
+
+
+@pytest.mark.on_both
+async def test_a_database_that_is_a_step_ahead_is_served_and_one_that_is_further_is_not(
+    address: Address, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rolling upgrade: the new version has migrated, and an old process is restarted. Migrations only add."""
+    ahead = f"{int(head() or 0) + 1:04}"
+    statement(address, "ALTER TABLE conversation ADD COLUMN of_tomorrow VARCHAR")
+    statement(address, f"UPDATE alembic_version SET version_num = '{ahead}'")
+    migrate_apart(address)
+    run(asyncio.to_thread(check_migrated, address))
+    assert "a step ahead" in caplog.text
+    assert on(address, revision_of) == ahead
+    await fill(address)
+    assert rows(address, "SELECT content FROM message") == [("你好",)]
+    statement(address, f"UPDATE alembic_version SET version_num = '{int(ahead) + 1:04}'")
+    with pytest.raises(StartError):
+        migrate_apart(address)
