@@ -11,6 +11,7 @@ import cli_chat
 import cli_doctor
 import cli_models
 import cli_transfer
+import cli_users
 from errors import StartError
 from graph.changes import breaking_changes
 from graph.schema import print_schema
@@ -79,6 +80,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "restore": (cli_backup.restore, "put a backup in the place of the database"),
     "export": (cli_transfer.export, "write a user's conversations into a file, as JSON"),
     "import": (cli_transfer.import_, "give a user the conversations of such a file"),
+    "user": (cli_users.run, "make, promote, disable users, or set their passwords"),
     "models": (cli_models.run, "list the embedded models, or fetch one"),
     "schema": (schema, "print the GraphQL schema"),
     "settings": (settings_table, "print every setting as a table"),
@@ -93,6 +95,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": cli_transfer.add_export_arguments,
     "import": cli_transfer.add_arguments,
     "models": cli_models.add_arguments,
+    "user": cli_users.add_arguments,
 }
 
 

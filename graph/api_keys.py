@@ -66,4 +66,5 @@ class ApiKeyMutation:
     async def revoke_api_key(self, info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload:
         viewer = info.context.require_session()
         await info.context.services.api_keys.revoke(viewer.id, input.id)
+        await info.context.services.sessions.ended(viewer.id)
         return RevokeApiKeyPayload(id=input.id)

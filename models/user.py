@@ -1,6 +1,7 @@
 """Users, and the counters that statistics are read from."""
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -53,6 +54,12 @@ async def users_by_ids(session: AsyncSession, user_ids: list[str]) -> dict[str, 
 
 async def user_by_name(session: AsyncSession, username: str) -> User | None:
     return (await session.exec(select(User).where(User.username_key == name_key(username)))).first()
+
+
+async def users_after(session: AsyncSession, after: str | None, limit: int) -> Sequence[User]:
+    """For the operator alone: all users, by their ids, which begin with when they came."""
+    query = select(User).order_by(col(User.id)).limit(limit)
+    return (await session.exec(query if after is None else query.where(col(User.id) > after))).all()
 
 
 async def user_exists(session: AsyncSession, *, username: str | None = None, email: str | None = None) -> bool:

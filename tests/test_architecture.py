@@ -18,6 +18,7 @@ PACKAGES = ("auth", "bus", "chat", "graph", "models", "providers", "rest")
 LONGEST = 400
 
 TESTED_ELSEWHERE = {
+    "auth/administration": "test_cli_users",
     "auth/credentials": "graph/test_sessions",
     "auth/newcomers": "test_oauth",
     "auth/oauth": "test_oauth",
