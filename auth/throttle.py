@@ -94,7 +94,8 @@ class Throttle:
         limited = [(key, most) for key, most in counted if most is not None]
         if not limited:
             return 0
-        if self._counters is not None and time.monotonic() >= self._away_until:
+        # Redis counts minutes; what is counted for a day must outlive it.
+        if self._counters is not None and window == WINDOW and time.monotonic() >= self._away_until:
             try:
                 return await _counted(self._counters, limited)
             except Away as error:
