@@ -1,14 +1,20 @@
 """What takes the password again from who is signed in: whoever finds a tab open must not get the account."""
 
+from datetime import timedelta
+
 from auth.device import Device
 from auth.names import clean_password, encodable
 from auth.passwords import MAX_CHARS, MIN_CHARS, Passwords
 from auth.sessions import Sessions, SignedIn, Viewer
 from auth.throttle import Throttle
-from errors import InvalidCredentials, TokenInvalid
+from errors import Forbidden, InvalidCredentials, TokenInvalid
+from models.columns import utc_now
 from models.database import Database
 from models.user import User, user_by_id
-from models.user_session import end_sessions, user_to_sign_in
+from models.user_session import end_sessions, session_of, user_to_sign_in
+
+JUST_NOW = timedelta(minutes=10)
+"""A session that is no older stands for the password of an account that has none."""
 
 
 class Credentials:
@@ -19,10 +25,12 @@ class Credentials:
         self._throttle = throttle
 
     async def prove(self, viewer: Viewer, password: str, device: Device, field: str) -> User:
-        """The viewer's account, if this is its password. It counts as an attempt to log in.
+        """The viewer's account, if this is its password. It counts as an attempt to log in. An account without one is
+        proven by having signed in, elsewhere, just now.
 
         Raises:
             InvalidCredentials: names the field.
+            Forbidden: there is no password, and the session is not new.
             RateLimited: too many attempts.
             TokenInvalid: the user is gone.
         """
@@ -31,12 +39,21 @@ class Credentials:
         if user is None or user.disabled:
             raise TokenInvalid
         await self._throttle.login(user.username, device)
+        if user.password_hash is None:
+            await self._signed_in_just_now(viewer)
+            return user
         stored: str | None = user.password_hash
         if len(password) > MAX_CHARS or not encodable(password):
             stored, password = None, "x" * MIN_CHARS
         if not await self._passwords.verify(password, stored):
             raise InvalidCredentials(field=field)
         return user
+
+    async def _signed_in_just_now(self, viewer: Viewer) -> None:
+        async with self._database.read() as session:
+            row = None if viewer.session_id is None else await session_of(session, viewer.id, viewer.session_id)
+        if row is None or utc_now() - row.created_at > JUST_NOW:
+            raise Forbidden("This account has no password: sign in once more, and do it then")
 
     async def change_password(self, viewer: Viewer, current: str, new: str, device: Device) -> SignedIn:
         """All sessions of the user end, this one too: tokens that somebody copied are worth nothing from now on. The

@@ -199,7 +199,7 @@ class OAuth:
             if identity is None or user is None:
                 raise NotFound
             if user.password_hash is None and count == 1:
-                raise Conflict("It is the only way into this account; link another one first")
+                raise Conflict("It is the only way into this account; set a password first")
             await session.delete(identity)
 
     async def of(self, user_id: str) -> Sequence[Identity]:

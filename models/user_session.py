@@ -64,6 +64,11 @@ async def session_of_family(session: AsyncSession, family_hash: str) -> UserSess
     return (await session.exec(query)).first()
 
 
+async def session_of(session: AsyncSession, user_id: str, session_id: str) -> UserSession | None:
+    query = select(UserSession).where(UserSession.id == session_id, UserSession.user_id == user_id)
+    return (await session.exec(query)).first()
+
+
 async def sessions_of(session: AsyncSession, user_id: str, now: datetime) -> Sequence[UserSession]:
     """Those that have not expired, the last used first."""
     query = select(UserSession).where(UserSession.user_id == user_id, col(UserSession.expires_at) > now)

@@ -19,6 +19,7 @@ from models.address import Address
 from tests.conftest import StartServer, register_on
 from tests.databases import look, url_of
 from tests.graph.http_client import Graph, Json
+from tests.graph.test_sessions import CHANGE
 from tests.identity import CLIENT_ID, CLIENT_SECRET, GitHubFake, consent, github_server, identity_server, know
 from tests.server import Server
 from tests.test_second_factor import BEGIN as BEGIN_TOTP
@@ -245,7 +246,19 @@ async def test_the_only_way_in_stays(place: Place) -> None:
     async with place.browser() as browser:
         signed = await browser.login((await browser.trip(GOOGLE, "g-5"))["code"])
         only = signed["user"]["identities"][0]["id"]
-        assert await browser.graph(signed["accessToken"]).code(UNLINK, id=only) == "CONFLICT"
+        graph = browser.graph(signed["accessToken"])
+        assert await graph.code(UNLINK, id=only) == "CONFLICT"
+
+        # It has no password to be asked for: a sign-in of these minutes stands for it.
+        look(place.address, "UPDATE user_session SET created_at = 0")
+        first = {"current": "", "new": "a first password"}
+        assert await graph.code(CHANGE, **first) == "FORBIDDEN"
+        signed = await browser.login((await browser.trip(GOOGLE, "g-5"))["code"])
+        await browser.graph(signed["accessToken"]).data(CHANGE, **first)
+        body = {"username": signed["user"]["username"], "password": "a first password"}
+        token = (await browser.http.post("/api/auth/login", json=body)).json()["access_token"]
+        assert await browser.graph(token).code(CHANGE, **first) == "INVALID_CREDENTIALS", "now it has one"
+        assert (await browser.graph(token).data(UNLINK, id=only))["unlinkIdentity"]["user"]["identities"] == []
 
 
 async def test_a_second_factor_is_asked_for_all_the_same(place: Place) -> None:
