@@ -11,6 +11,7 @@ from typing import TypeVar
 from errors import Unavailable
 from models.journal import Packed, encode
 from models.journal_writer import Fenced, JournalWriter
+from models.sqlite_driver import PRAGMAS
 from models.write_lock import WriteLock
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class SqliteJournal(JournalWriter):
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             self._connection = connection
         return self._connection

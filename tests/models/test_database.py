@@ -3,7 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ import models.sqlite_journal
 from errors import Unavailable
 from models.database import Database
 from models.failures import translated
+from models.journal import Packed, delete_segments
 from models.sqlite import READERS, SqliteDatabase
 from models.user import User, count_users
+from models.worker import register_worker
 from tests.conftest import add_user
 
 HOLD = """
@@ -195,6 +197,32 @@ async def test_pragmas_are_set_on_every_connection(database: Database) -> None:
             connection = await session.connection()
             values = [
                 (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
-                for name in ("journal_mode", "synchronous", "foreign_keys")
+                for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
             ]
-        assert values == ["wal", 1, 1]
+        assert values == ["wal", 1, 1, 1]
+
+
+async def test_what_is_deleted_is_not_in_the_file_any_more(path: Path) -> None:
+    """Of a stateless chat nothing stays, not even in pages that wait to be used again. A window of many answers is some
+    pages long, so it is those that are freed whole which matter."""
+    database = SqliteDatabase(path)
+    journal = database.journal_writer()
+    secret = b"nobody else's business "
+    async with database.write() as session:
+        await register_worker(session, "me", 60)
+    row = await journal.append("me", [Packed("run_1", 0, b'["t","%b"]' % (secret * 1_000))])
+    await journal.checkpoint("me", [Packed("run_1", 0, b'["t","%b"]' % (secret * 500))], 0)
+    assert secret in on_disk(path)
+    await journal.checkpoint("me", [], row)
+    async with database.write() as session:
+        await delete_segments(session, ["run_1"])
+    assert secret not in on_disk(path)
+    await journal.aclose()
+    await database.aclose()
+
+
+def on_disk(path: Path) -> bytes:
+    """What the file has behind a checkpoint."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.read_bytes()
