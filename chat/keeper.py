@@ -32,6 +32,7 @@ from models.journal import (
 from models.run import Run, RunStatus, claim_run, prune_stateless, release_runs, runs_of_worker
 from models.worker import (
     anyone_missing,
+    clock_of,
     fence_the_dead,
     live_workers,
     orphaned_runs,
@@ -89,6 +90,8 @@ class Keeper:
         self._keep = keep
         self._awake_at = self._renewed_at = time.monotonic()
         self._judge_from = 0.0
+        self._clock: tuple[float, float] | None = None
+        """How far the database's clock is in front of time.monotonic: at least, at most."""
         self._away = False
         self._swept_at = self._pruned_at = time.monotonic()
         self._swept_row = 0
@@ -99,6 +102,7 @@ class Keeper:
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._database.vitals.hold(self.worker)
         async with self._database.write() as session:
             await register_worker(session, self.worker, self._lease)
             self._swept_row = await newest_journal_row(session)
@@ -120,6 +124,7 @@ class Keeper:
             with suppress(Unavailable):
                 async with self._database.write() as session:
                     await retire_worker(session, self.worker)
+                self._database.vitals.release(self.worker)
 
     def expire(self, run_id: str) -> None:
         """Its log need not be kept any longer."""
@@ -173,6 +178,21 @@ class Keeper:
             self._judge_from = time.monotonic() + self._lease
         return late
 
+    def _clock_was_set(self, now: int, asked: float) -> bool:
+        """Whether the database's clock has jumped since the last look. All leases would have run out at once, or would
+        hold for hours: nobody is judged before everybody has had a whole lease to renew by the new time. `asked` for
+        it, by time.monotonic: on a busy machine the answer comes late."""
+        last, self._clock = self._clock, (now / 1000 - time.monotonic(), now / 1000 - asked)
+        if last is None:
+            return False
+        forward, back = self._clock[0] - last[1], last[0] - self._clock[1]
+        if max(forward, back) < self._lease / 4:
+            return False
+        jump = forward if forward > 0 else -back
+        logger.warning("the database's clock was set by %+.1f s: no lease is judged for %g s", jump, self._lease)
+        self._judge_from = time.monotonic() + self._lease
+        return True
+
     async def _keep_once(self) -> None:
         begun = time.monotonic()
         async with self._database.write(urgent=True) as session:
@@ -205,7 +225,9 @@ class Keeper:
 
     async def _fenced(self) -> None:
         """Somebody took this process for dead. Its runs are theirs; it goes on under a new name."""
-        self.worker = secrets.token_hex(8)
+        old, self.worker = self.worker, secrets.token_hex(8)
+        self._database.vitals.hold(self.worker)
+        self._database.vitals.release(old)
         async with self._database.write(urgent=True) as session:
             await register_worker(session, self.worker, self._lease)
         self._works.renamed(self.worker)
@@ -214,14 +236,21 @@ class Keeper:
         """End the runs that no live worker writes: INTERRUPTED with the text kept, or begun again where none is."""
         begun = time.monotonic()
         async with self._database.read(urgent=True) as session:
-            if not await anyone_missing(session):
-                return
+            missing, now = await anyone_missing(session)
+            gone = self._database.vitals.gone(await live_workers(session))
+        if self._clock_was_set(now, begun) or not (missing or gone):
+            return
         async with self._database.write(urgent=True) as session:
-            if self._notice_a_delay(time.monotonic() - begun):
+            asked = time.monotonic()
+            patient = self._notice_a_delay(asked - begun) or self._clock_was_set(await clock_of(session), asked)
+            if patient and not gone:
                 return
             # The wait for this transaction may have been longer than one's own lease.
             await renew_lease(session, self.worker, self._lease)
-            dead = await fence_the_dead(session)
+            for worker in gone:
+                await retire_worker(session, worker)
+            dead = len(gone) + (0 if patient else await fence_the_dead(session))
+        self._database.vitals.bury(gone)
         found = RECOVERED_AT_ONCE
         ended = 0
         while found == RECOVERED_AT_ONCE:

@@ -62,7 +62,10 @@ class Selection:
         Raises:
             Unusual: the executor has to make it.
         """
-        return {self._key: self._complete(event)}
+        try:
+            return {self._key: self._complete(event)}
+        except AttributeError as error:
+            raise Unusual from error
 
     def _root(self) -> tuple[str, Complete]:
         executor = self._executor

@@ -13,6 +13,7 @@ from models.change import store_changes
 from models.failures import translated
 from models.journal_writer import JournalWriter
 from models.locks import WRITING
+from models.vitals import Vitals
 
 REVOKED = "revoked"
 
@@ -29,6 +30,7 @@ class Database(ABC):
     def __init__(self) -> None:
         self.on_changed: Callable[[AbstractSet[str]], Awaitable[None]] | None = None
         self.on_revoked: Callable[[str, str], None] | None = None
+        self.vitals = Vitals()
         self.refused_at = float("-inf")
         """When it last refused to write, by time.monotonic."""
 

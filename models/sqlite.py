@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.database import Database
-from models.sqlite_driver import connect
+from models.sqlite_driver import PRAGMAS, connect
 from models.sqlite_journal import BUSY_SECONDS, SqliteJournal
+from models.vitals import Vitals
 from models.write_lock import WriteLock
 
 READERS = 8
@@ -22,6 +23,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.vitals = Vitals(path.with_name(f"{path.name}.workers"))
         self._reader = self._engine(path, READERS, "BEGIN")
         # IMMEDIATE: a transaction that reads first and writes later would fail with "database is locked" unretried.
         self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
@@ -42,7 +44,7 @@ class SqliteDatabase(Database):
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None
             cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            for pragma in (*PRAGMAS, "foreign_keys=ON"):
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
 

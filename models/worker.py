@@ -6,7 +6,7 @@ process sends to the log is taken.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, delete, func, insert, update
+from sqlalchemy import BigInteger, Column, Integer, delete, exists, func, insert, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel, col, select
@@ -66,12 +66,17 @@ async def sockets_of_others(session: AsyncSession, worker: str) -> int:
     return int((await session.exec(select(func.coalesce(func.sum(Worker.sockets), 0)).where(*others))).one())
 
 
-async def anyone_missing(session: AsyncSession) -> bool:
-    """Whether a lease has passed, or a run has no worker: a read, so that looking costs the writers nothing."""
-    expired = select(Worker.id).where(col(Worker.lease_until) < database_now()).limit(1)
-    if (await session.exec(expired)).first() is not None:
-        return True
-    return bool(await orphaned_runs(session, 1))
+async def clock_of(session: AsyncSession) -> int:
+    """The database's time, in milliseconds."""
+    return int((await session.exec(select(database_now()))).one())
+
+
+async def anyone_missing(session: AsyncSession) -> tuple[bool, int]:
+    """Whether a lease has passed, or a run has no worker, and the database's time in milliseconds: a read, so that
+    looking costs the writers nothing."""
+    expired = exists().where(col(Worker.lease_until) < database_now())
+    missing, now = (await session.exec(select(expired, database_now()))).one()
+    return bool(missing) or bool(await orphaned_runs(session, 1)), int(now)
 
 
 async def fence_the_dead(session: AsyncSession) -> int:

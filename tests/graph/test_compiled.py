@@ -271,6 +271,6 @@ def test_objects_with_times_and_enums_in_them() -> None:
 def test_what_is_no_event_of_the_schema_is_refused() -> None:
     """Not answered by what happens to have the right attributes."""
     selection = Selection(executor_of("subscription ($id: ID!) { runEvents(runId: $id) { seq } }", id="run_1"))
-    for event in (None, SimpleNamespace(seq=1), RunStatus.RUNNING, GraphQLError("x")):
+    for event in (None, SimpleNamespace(seq=1), RunStatus.RUNNING, GraphQLError("x"), object.__new__(events.RunQueued)):
         with pytest.raises(Unusual):
             selection(event)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from sqlmodel import select
@@ -241,7 +242,9 @@ class TestTheLease:
                 await asyncio.sleep(3)
             unlocked = time.monotonic()
             await following
-            assert LEASE * 0.5 < time.monotonic() - unlocked < 2 * LEASE + 1
+            # Of a process on the same machine it is known that it has ended; of others there is only the lease.
+            at_least = 0 if isinstance(address, Path) else LEASE * 0.5
+            assert at_least < time.monotonic() - unlocked < 2 * LEASE + 1
             assert status_of(seen) is RunStatus.INTERRUPTED
 
     async def test_rows_of_the_dead_stay_until_their_runs_are_ended(self, address: Address) -> None:

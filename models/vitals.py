@@ -1,0 +1,61 @@
+"""A file for each server process, locked while it lives: the operating system lets go of it however the process ends.
+
+What a lease says after two seconds of silence this says at once, where all processes share one machine and one SQLite
+file. It is never more than a shortcut: no file, no lock, or a process that stands still with its lock means only that
+the lease decides.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+CANNOT = (OSError, NotImplementedError, Timeout)
+"""A full disk, a file system without locks."""
+
+
+class Vitals:
+    """`folder` None: there are none, as on PostgreSQL, whose workers may be anywhere."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._held: dict[str, FileLock] = {}
+
+    def hold(self, worker: str) -> None:
+        """This process is the worker, from before its name is known to anybody until `release` or its end."""
+        if self._folder is None:
+            return
+        with suppress(*CANNOT):
+            self._folder.mkdir(exist_ok=True)
+            lock = FileLock(self._folder / worker, thread_local=False)
+            lock.acquire(blocking=False)
+            self._held[worker] = lock
+
+    def gone(self, workers: Iterable[str]) -> list[str]:
+        """Those of them whose processes have certainly ended."""
+        return [worker for worker in workers if worker not in self._held and self._is_gone(worker)]
+
+    def _is_gone(self, worker: str) -> bool:
+        # It must not be made here: a worker without a file is one that has none to lock.
+        if self._folder is None or not (path := self._folder / worker).exists():
+            return False
+        try:
+            with FileLock(path, thread_local=False, blocking=False):
+                return True
+        except CANNOT:
+            return False
+
+    def bury(self, workers: Iterable[str]) -> None:
+        """Their names are in the database no more."""
+        if self._folder is not None:
+            for worker in workers:
+                with suppress(OSError):
+                    (self._folder / worker).unlink(missing_ok=True)
+
+    def release(self, worker: str) -> None:
+        """This process is that worker no more, and has told the database so."""
+        lock = self._held.pop(worker, None)
+        if lock is not None:
+            self.bury([worker])
+            lock.release()
