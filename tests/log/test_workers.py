@@ -170,6 +170,20 @@ class TestAWorkerTakenForDead:
             assert seen[-1].seq == row
             assert slow.provider.active == 0, "an answer that nobody can get is not paid for"
 
+    async def test_by_a_clock_that_was_set_is_left_alone(self, address: Address) -> None:
+        """By the new time all leases have run out, and everybody is alive: nobody is judged for one whole lease."""
+        async with open_core(address, lease=3_000) as mine, open_core(address, lease=3_000) as other:
+            keeper = other.engine.keeper
+            await keeper.recover()
+            run = await mine.send(await mine.user(), "every=0.02,words=2000")
+            assert keeper._clock is not None
+            keeper._clock = (keeper._clock[0] - 10_000, keeper._clock[1] - 10_000)
+            async with other.database.write() as session:
+                await renew_lease(session, mine.engine.keeper.worker, -1)
+            await keeper.recover()
+            assert (await other.row(run.id)).active
+            assert keeper._judge_from > time.monotonic() + 2_000
+
     async def test_twice_gets_a_third_name(self, address: Address) -> None:
         async with open_core(address, lease=1.5) as slow, open_core(address, lease=3_000) as other:
             user, names = await slow.user(), set()
