@@ -99,12 +99,12 @@ SUBSCRIPTIONS = (
     # To the first event, or for 0.3 s: what waits for news looks for them meanwhile.
     Operation("runEvents", 'subscription { runEvents(runId: "$active") { seq } }', 4, 4),
     Operation("chat", f"subscription {{ chat(input: {ASK}) {{ seq }} }}", 3, 4),
-    Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 10, 10),
+    Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 16, 16),
     Operation(
         "viewerEvents",
         "subscription { viewerEvents { ... on ViewerResync { cursor } ... on ViewerRunChanged { cursor } } }",
-        7,
-        9,
+        16,
+        16,
     ),
     Operation("typing", 'subscription { typing(conversationId: "$conv") { userId } }', 3, 3),
 )
