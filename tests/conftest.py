@@ -115,7 +115,7 @@ async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[
 
 LONGEST = ("log", "web", "test_fleet.py", "test_scenario.py", "graph")
 """They begin first, so that no process is left alone with one of them at the end."""
-ALONE = ("test_kill.py", "test_faults.py")
+ALONE = ("test_kill.py", "test_faults.py", "test_redis_faults.py")
 """They promise seconds, with fifty clients on as many cores as there are: nothing else may run."""
 
 
