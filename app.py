@@ -31,6 +31,7 @@ from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
+from chat.erasures import Erasures
 from chat.feed import Feed
 from chat.happenings import Happenings
 from chat.members import Members
@@ -130,7 +131,11 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         engine.keeper.price_of, engine.keeper.sockets = catalog.price, lambda: presence.open
         if settings.restart_interrupted:
             engine.keeper.restart = sendings.restart
+        members = Members(database)
+        erasures = Erasures(database, engine, conversations, members)
+        stack.push_async_callback(erasures.aclose)
         await engine.start()
+        erasures.start()
         yield Services(
             database=database,
             accounts=Accounts(database, passwords, sessions, throttle, factors),
@@ -141,12 +146,13 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             sessions=sessions,
             visits=visits,
             conversations=conversations,
-            members=Members(database),
+            members=members,
             chats=chats,
             sendings=sendings,
             searches=Searches(database),
             happenings=Happenings(database, feed, rights, chats, typing),
             engine=engine,
+            erasures=erasures,
             typing=typing,
             catalog=catalog,
             budget=budget,

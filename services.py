@@ -15,6 +15,7 @@ from auth.visits import Visits
 from chat.chats import Chats
 from chat.conversations import Conversations
 from chat.engine import Engine
+from chat.erasures import Erasures
 from chat.happenings import Happenings
 from chat.members import Members
 from chat.search import Searches
@@ -73,6 +74,7 @@ class Services:
     happenings: Happenings
     chats: Chats
     engine: Engine
+    erasures: Erasures
     typing: Typing
     catalog: Catalog
     budget: Limits

@@ -10,6 +10,7 @@ from auth.throttle import Throttle
 from errors import Forbidden, InvalidCredentials, TokenInvalid
 from models.columns import utc_now
 from models.database import Database
+from models.erasure import close_user
 from models.user import User, user_by_id
 from models.user_session import end_sessions, session_of, user_to_sign_in
 
@@ -77,3 +78,19 @@ class Credentials:
             signed_in = await self._sessions.open(session, user, device, refreshable=True)
         await self._sessions.ended(user.id)
         return signed_in
+
+    async def close_account(self, viewer: Viewer, password: str, device: Device) -> None:
+        """Nobody is signed in to it any more or can be, and its name is free. What it has is erased by others.
+
+        Raises:
+            InvalidCredentials: names the field.
+            RateLimited: too many attempts.
+        """
+        proven = await self.prove(viewer, password, device, "password")
+        async with self._database.write() as session:
+            user = await user_to_sign_in(session, proven.id)
+            if user is None or user.password_hash != proven.password_hash:
+                raise InvalidCredentials(field="password")
+            await close_user(session, user)
+            await end_sessions(session, user.id)
+        await self._sessions.ended(proven.id)

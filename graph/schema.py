@@ -13,6 +13,7 @@ from graphql import (
 )
 from strawberry.schema.config import StrawberryConfig
 
+from graph.account import AccountMutation
 from graph.api_keys import ApiKey, ApiKeyMutation
 from graph.auth import AuthMutation, AuthQuery
 from graph.chat import ChatMutation, ChatSubscription
@@ -40,6 +41,7 @@ class Query(AuthQuery, IdentityQuery, NodeQuery, ConversationQuery, SearchQuery,
 @strawberry.type
 class Mutation(
     AuthMutation,
+    AccountMutation,
     SessionMutation,
     FactorMutation,
     ApiKeyMutation,

@@ -31,6 +31,7 @@ class Message(SQLModel, table=True):
         UniqueConstraint("conversation_id", "external_id"),
         Index("ix_message_branch", "conversation_id", "active", "depth"),
         Index("ix_message_parent", "parent_id"),
+        Index("ix_message_author", "author_id"),
     )
 
     id: str = Field(default_factory=lambda: new_id("msg"), primary_key=True)

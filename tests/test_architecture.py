@@ -27,6 +27,8 @@ TESTED_ELSEWHERE = {
     "identity_providers": "test_oauth",
     "models/identity": "test_oauth",
     "rest/oauth": "test_oauth",
+    "graph/account": "graph/test_sessions",
+    "models/erasure": "chat/test_erasures",
     "protocols": "test_edge",
     "app": "test_serve, and every test with a server",
     "bus/base": "a protocol: bus/test_memory has its conformance tests",

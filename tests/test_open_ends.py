@@ -23,7 +23,7 @@ from tests.conftest import Account, register_on
 from tests.databases import look, url_of
 from tests.graph.client import dial
 from tests.graph.http_client import Graph, sse
-from tests.graph.test_sessions import CHANGE, LOGOUT, REVOKE
+from tests.graph.test_sessions import CHANGE, DELETE, LOGOUT, REVOKE
 from tests.rest.talk import SLOW, legacy, question
 from tests.server import SECRET, Server, running
 
@@ -36,6 +36,7 @@ CHAT = f'subscription {{ chat(input: {{messages: [{{role: USER, content: "hi"}}]
 LOGIN = "mutation ($input: LoginInput!) { login(input: $input) { accessToken refreshToken } }"
 REFRESH = "mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { accessToken refreshToken } }"
 ENDED, EXPIRED = "Token无效", "Token已过期"
+CANCELLED = "The answer was cancelled"
 SOCKET_CODES = {ENDED: 4401, EXPIRED: 4403}
 ERROR_CODES = {ENDED: "UNAUTHENTICATED", EXPIRED: "TOKEN_EXPIRED"}
 
@@ -103,8 +104,10 @@ async def rest_stream(server: Server, account: Account, opened: asyncio.Event) -
                 opened.set()
                 frames.append(json.loads(line.removeprefix("data: ")))
     assert frames[-1]["type"] == "chat_complete"
-    assert frames[-2] == {**frames[-2], "type": "error", "code": ERROR_CODES[frames[-2]["message"]]}
-    return str(frames[-2]["message"])
+    error = frames[-2]
+    assert error["type"] == "error"
+    assert error["message"] == CANCELLED or error["code"] == ERROR_CODES[error["message"]]
+    return str(error["message"])
 
 
 KINDS: tuple[Open, ...] = (
@@ -173,9 +176,9 @@ def expiring(account: Account, seconds: int) -> Account:
 
 async def test_whatever_is_open_ends_with_its_right(servers: list[Server], address: Address) -> None:
     first = servers[0]
-    accounts = [register_on(first) for _ in range(6)]
+    accounts = [register_on(first) for _ in range(7)]
     async with httpx.AsyncClient(base_url=first.url, timeout=SECONDS) as client:
-        left, revoked, everywhere, changed, copied, disabled = accounts
+        left, revoked, everywhere, changed, copied, disabled, deleted = accounts
         stays, _ = await signed_in(client, left)
         twice, used = await signed_in(client, copied)
         following = (await Graph(client).data(REFRESH, token=used))["refreshSession"]
@@ -187,6 +190,7 @@ async def test_whatever_is_open_ends_with_its_right(servers: list[Server], addre
             everything(servers, changed) as four,
             everything(servers, twice) as five,
             everything(servers, disabled) as six,
+            everything(servers, deleted) as seven,
         ):
             begun = time.monotonic()
             await Graph(client, left.token).data(LOGOUT)
@@ -196,9 +200,12 @@ async def test_whatever_is_open_ends_with_its_right(servers: list[Server], addre
             await Graph(client, changed.token).data(CHANGE, current=changed.password, new="password124")
             assert await Graph(client).code(REFRESH, token=used) == "UNAUTHENTICATED"
             look(address, "UPDATE user_account SET disabled = true WHERE id = ?", disabled.id)
+            await Graph(client, deleted.token).data(DELETE, password=deleted.password)
             asked = time.monotonic()
             for opened in (one, two, three, four, five, six):
                 assert await opened.reasons() == {ENDED}
+            # Its answers are stopped as well, which a stream of one may hear first.
+            assert await seven.reasons() - {CANCELLED} == {ENDED}
             assert time.monotonic() - asked < WITHIN, f"it took {asked - begun:.1f} s to ask for it"
             assert bystander.untouched
         assert following

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.conftest import Account, StartServer, register_on
+from tests.graph.documents import CREATE
 from tests.graph.http_client import Graph, Json
 from tests.graph.test_auth import ME, REGISTER, _input
 from tests.server import Server
@@ -18,6 +19,7 @@ LOGOUT = "mutation ($input: LogoutInput) { logout(input: $input) { sessionsEnded
 REVOKE = "mutation ($id: ID!) { revokeSession(input: {id: $id}) { sessionsEnded } }"
 CHANGE = """mutation ($current: String!, $new: String!) {
     changePassword(input: {currentPassword: $current, newPassword: $new}) { accessToken refreshToken user { id } } }"""
+DELETE = "mutation ($password: String!) { deleteAccount(input: {password: $password}) { id } }"
 SESSIONS = "{ me { sessions { id createdAt lastSeenAt userAgent ip current } } }"
 
 
@@ -105,6 +107,7 @@ async def test_logging_out_takes_a_viewer(anonymous: Graph) -> None:
     assert await anonymous.code(LOGOUT) == "UNAUTHENTICATED"
     assert await anonymous.code(REVOKE, id="sess_x") == "UNAUTHENTICATED"
     assert await anonymous.code(CHANGE, current="password123", new="password124") == "UNAUTHENTICATED"
+    assert await anonymous.code(DELETE, password="password123") == "UNAUTHENTICATED"
 
 
 async def test_log_out_here_then_everywhere(anonymous: Graph, newcomer_signed: tuple[Json, Json]) -> None:
@@ -182,3 +185,23 @@ async def test_rest_has_sessions_that_are_not_refreshed(
     assert (await graph.data(LOGOUT))["logout"] == {"sessionsEnded": 1}
     answer = await client.get("/api/auth/me", headers=account.headers)
     assert (answer.status_code, answer.json()) == (401, {"detail": "Token无效"})
+
+
+async def test_a_deleted_account_is_gone_and_its_name_free(
+    anonymous: Graph, newcomer_signed: tuple[Json, Json]
+) -> None:
+    asked, signed = newcomer_signed
+    mine = Graph(anonymous.http, signed["accessToken"])
+    await mine.data(CREATE, input={"title": "mine"})
+    assert await mine.error(DELETE, password="not the password") == {"code": "INVALID_CREDENTIALS", "field": "password"}
+    assert (await mine.data(DELETE, password=asked["password"]))["deleteAccount"] == {"id": signed["user"]["id"]}
+    assert await mine.code(ME) == "UNAUTHENTICATED"
+    assert await anonymous.code(REFRESH, token=signed["refreshToken"]) == "UNAUTHENTICATED"
+    headers = {"Authorization": f"Bearer {signed['accessToken']}"}
+    assert (await anonymous.http.get("/api/auth/me", headers=headers)).json() == {"detail": "用户不存在"}
+    known = {"username": asked["username"], "password": asked["password"]}
+    assert await anonymous.code(LOGIN, input=known) == "INVALID_CREDENTIALS"
+    again = (await anonymous.data(REGISTER, input=asked))["register"]
+    assert again["user"]["id"] != signed["user"]["id"]
+    fresh = Graph(anonymous.http, again["accessToken"])
+    assert (await fresh.data("{ stats { totalConversations } }"))["stats"] == {"totalConversations": 0}

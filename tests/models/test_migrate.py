@@ -21,6 +21,7 @@ from sqlmodel import SQLModel
 
 import models.change
 import models.conversation
+import models.erasure
 import models.journal
 import models.member
 import models.message

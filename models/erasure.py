@@ -1,0 +1,96 @@
+"""Accounts that are being deleted: the row stays until nothing of the user is left, whatever becomes of the process."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Column, Table, delete, update
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.change import Change
+from models.columns import Millis, utc_now
+from models.conversation import Conversation
+from models.journal import delete_segments
+from models.member import Member
+from models.message import Message
+from models.run import ACTIVE, Run
+from models.user import User
+
+NO_NAME = "\x01"
+"""Begins what no name or address can be: somebody could take it, and keep another from being deleted."""
+KEPT_FOR_OTHERS = frozenset({"conversation", "message", "run"})
+"""Tables of what may be somebody else's too: looked after one by one."""
+
+
+class Erasure(SQLModel, table=True):
+    __tablename__ = "erasure"
+
+    user_id: str = Field(primary_key=True)
+    asked_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
+
+
+async def close_user(session: AsyncSession, user: User) -> None:
+    """Nobody can sign in, and name and address are free. What the user has is erased behind this."""
+    user.disabled = True
+    user.username = user.email = "deleted"
+    user.username_key = user.email_key = f"{NO_NAME}{user.id}"
+    user.password_hash = None
+    session.add(user)
+    await session.flush()
+    session.add(Erasure(user_id=user.id))
+
+
+async def open_erasures(session: AsyncSession, before: datetime, limit: int) -> Sequence[str]:
+    """The users whose erasure was asked for before this moment, and is not done."""
+    query = select(Erasure.user_id).where(col(Erasure.asked_at) < before).order_by(col(Erasure.asked_at))
+    return (await session.exec(query.limit(limit))).all()
+
+
+async def owned_ids(session: AsyncSession, user_id: str, limit: int) -> Sequence[str]:
+    """Conversations of the user."""
+    return (await session.exec(select(Conversation.id).where(Conversation.owner_id == user_id).limit(limit))).all()
+
+
+async def joined_ids(session: AsyncSession, user_id: str, limit: int) -> Sequence[str]:
+    """Conversations of others in which the user is."""
+    return (await session.exec(select(Member.conversation_id).where(Member.user_id == user_id).limit(limit))).all()
+
+
+async def active_runs_of_user(session: AsyncSession, user_id: str) -> Sequence[Run]:
+    return (await session.exec(select(Run).where(Run.user_id == user_id, col(Run.status).in_(ACTIVE)))).all()
+
+
+async def erase_some(session: AsyncSession, user_id: str, limit: int) -> bool:
+    """Delete up to `limit` ended runs with their logs, and take the name off up to `limit` messages and runs that stand
+    in conversations of others. False: there is no more of them."""
+    mine = select(Run.id).where(Run.user_id == user_id, col(Run.status).not_in(ACTIVE))
+    alone = (await session.exec(mine.where(col(Run.conversation_id).is_(None)).limit(limit))).all()
+    await delete_segments(session, alone)
+    await session.exec(delete(Run).where(col(Run.id).in_(alone)))
+    shared = (await session.exec(mine.where(col(Run.conversation_id).is_not(None)).limit(limit))).all()
+    await session.exec(update(Run).where(col(Run.id).in_(shared)).values(user_id=None, idempotency_key=None))
+    written = (await session.exec(select(Message.id).where(Message.author_id == user_id).limit(limit))).all()
+    await session.exec(update(Message).where(col(Message.id).in_(written)).values(author_id=None))
+    told = (await session.exec(select(Change.id).where(Change.audience == user_id).limit(limit))).all()
+    await session.exec(delete(Change).where(col(Change.id).in_(told)))
+    return bool(alone or shared or written or told)
+
+
+async def erase_user(session: AsyncSession, user_id: str) -> None:
+    """The rows of every other table that names the user, then the user."""
+    for table in _tables_of_users():
+        for column in _columns_of_users(table):
+            await session.exec(delete(table).where(column == user_id))
+    await session.exec(delete(User).where(col(User.id) == user_id))
+    await session.exec(delete(Erasure).where(col(Erasure.user_id) == user_id))
+
+
+def _tables_of_users() -> list[Table]:
+    """Found, not listed: a table that is added later is not forgotten here."""
+    tables = [table for table in SQLModel.metadata.sorted_tables if table.name not in KEPT_FOR_OTHERS]
+    return [table for table in reversed(tables) if _columns_of_users(table)]
+
+
+def _columns_of_users(table: Table) -> list["Column[str]"]:
+    keys = [(column, key.target_fullname) for column in table.columns for key in column.foreign_keys]
+    return [column for column, target in keys if target == "user_account.id"]
