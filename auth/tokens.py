@@ -35,7 +35,8 @@ class Tokens:
         return hmac.digest(self._secret.encode(), purpose.encode(), "sha256")
 
     def issue(self, user_id: str, session_id: str, lifetime: int | None = None) -> str:
-        """`lifetime` in seconds, if it is not the usual one."""
+        """`lifetime` in seconds, if it is not the usual one. There is no `nbf`: a worker whose clock is a millisecond
+        behind would refuse a token that was given this moment."""
         now = int(time.time())
         claims = {
             "sub": user_id,
@@ -43,7 +44,6 @@ class Tokens:
             "typ": KIND,
             "jti": secrets.token_hex(8),
             "iat": now,
-            "nbf": now,
             "exp": now + (self.lifetime if lifetime is None else lifetime),
         }
         token: str = jwt.encode(claims, self._secret, algorithm=ALGORITHM)

@@ -16,7 +16,7 @@ from jose import jwt
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.address import Address
+from models.address import Address, PostgresAddress
 from models.database import Database
 from models.ids import new_id
 from models.message import Message
@@ -24,7 +24,7 @@ from models.migrate import migrate
 from models.opening import open_database
 from models.user import User
 from tests.databases import KINDS, NoServer, Postgres, postgres_server, skip_or_fail
-from tests.redises import Redis, redis_server
+from tests.redises import OwnRedis, Redis, redis_server
 from tests.server import Server, running
 
 StartServer = Callable[..., Server]
@@ -92,6 +92,23 @@ def address(kind: str, request: pytest.FixtureRequest) -> Iterator[Address]:
 
 
 @pytest.fixture
+def postgres_address(postgres: Postgres) -> Iterator[PostgresAddress]:
+    """A new PostgreSQL database at the newest migration."""
+    with postgres.migrated() as made:
+        yield made
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    """A Redis server to be stopped. It ends with the thread that started it, which is the main one."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = OwnRedis(folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 async def database(address: Address) -> AsyncIterator[Database]:
     database = open_database(address)
     yield database
@@ -115,7 +132,7 @@ async def all_messages(session: AsyncSession, conversation_id: str) -> Sequence[
 
 LONGEST = ("log", "web", "test_fleet.py", "test_scenario.py", "graph")
 """They begin first, so that no process is left alone with one of them at the end."""
-ALONE = ("test_kill.py", "test_faults.py", "test_redis_faults.py")
+ALONE = ("test_kill.py", "test_faults.py", "test_redis_faults.py", "test_worker_faults.py")
 """They promise seconds, with fifty clients on as many cores as there are: nothing else may run."""
 
 

@@ -7,7 +7,6 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,12 +20,6 @@ from tests.server import Server
 from tests.test_kill import LEASE, LONG, Crowd, kill_one_of_two, servers
 
 SEVEN_SECONDS = "scripted:every=0.03,words=240"
-
-
-@pytest.fixture
-def address(postgres: Postgres) -> Iterator[PostgresAddress]:
-    with postgres.migrated() as made:
-        yield made
 
 
 @pytest.fixture
@@ -60,19 +53,19 @@ async def ask(server: Server, account: Account) -> set[int]:
 
 class TestWorkers:
     async def test_one_that_is_killed_is_noticed_within_a_lease_and_a_second(
-        self, tmp_path: Path, address: PostgresAddress
+        self, tmp_path: Path, postgres_address: PostgresAddress
     ) -> None:
         again = (f"{tmp_path}/{number}" for number in range(2))
         rounds = [Path(folder) for folder in again]
-        assert await kill_one_of_two(rounds[0], DATABASE_URL=address.dsn) or await kill_one_of_two(
-            rounds[1], DATABASE_URL=address.dsn
+        assert await kill_one_of_two(rounds[0], DATABASE_URL=postgres_address.dsn) or await kill_one_of_two(
+            rounds[1], DATABASE_URL=postgres_address.dsn
         )
 
     async def test_one_that_stands_still_for_longer_than_its_lease_writes_nothing_more(
-        self, tmp_path: Path, address: PostgresAddress
+        self, tmp_path: Path, postgres_address: PostgresAddress
     ) -> None:
         """Fencing decides: its runs are ended by the other; what it wakes up with is told to nobody."""
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn) as started:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn) as started:
             victim, other = started
             crowd = await crowd_on(started, LONG)
             assert crowd.mark()
@@ -83,16 +76,16 @@ class TestWorkers:
             victim.process.send_signal(signal.SIGCONT)
             await crowd.end()
             await crowd.check(other, "INTERRUPTED")
-            assert await execute(address.dsn, "SELECT count(*) FROM run WHERE status = 'RUNNING'") == [(0,)]
+            assert await execute(postgres_address.dsn, "SELECT count(*) FROM run WHERE status = 'RUNNING'") == [(0,)]
 
 
 class TestTheDatabase:
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["in order", "as in a crash"])
     async def test_restarted_costs_time_alone(
-        self, tmp_path: Path, address: PostgresAddress, own: OwnServer, how: signal.Signals
+        self, tmp_path: Path, postgres_address: PostgresAddress, own: OwnServer, how: signal.Signals
     ) -> None:
         """The answers go on where they were: the log holds back what is not stored, for as long as its patience."""
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn) as started:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn) as started:
             crowd = await crowd_on(started, SEVEN_SECONDS)
             assert crowd.mark()
             await asyncio.to_thread(own.stop, how)
@@ -102,24 +95,26 @@ class TestTheDatabase:
             await crowd.check(started[1], "COMPLETED")
             assert await ask(started[0], crowd.account) == {200}
 
-    async def test_that_cuts_its_connections_costs_nothing(self, tmp_path: Path, address: PostgresAddress) -> None:
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn) as started:
+    async def test_that_cuts_its_connections_costs_nothing(
+        self, tmp_path: Path, postgres_address: PostgresAddress
+    ) -> None:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn) as started:
             crowd = await crowd_on(started, SEVEN_SECONDS)
             cut = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()"""
             for _ in range(4):
                 assert crowd.mark()
-                assert (await execute(address.dsn, cut))[0][0] > 4
+                assert (await execute(postgres_address.dsn, cut))[0][0] > 4
                 await asyncio.sleep(0.7)
             await crowd.end()
             await crowd.check(started[1], "COMPLETED")
 
     async def test_away_for_longer_than_anybody_waits_is_said_and_loses_nothing(
-        self, tmp_path: Path, address: PostgresAddress, own: OwnServer
+        self, tmp_path: Path, postgres_address: PostgresAddress, own: OwnServer
     ) -> None:
         """Nobody is told what is not stored; clients are told to come back, never a 500, and find exactly what they
         saw once there is a database again."""
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn) as started:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn) as started:
             crowd = await crowd_on(started, "scripted:every=0.05,words=350")
             assert crowd.mark()
             await asyncio.to_thread(own.stop)

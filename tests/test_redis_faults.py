@@ -7,13 +7,11 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models.address import PostgresAddress
-from tests.databases import Postgres
 from tests.redises import OwnRedis, ask
 from tests.test_faults import SEVEN_SECONDS, crowd_on
 from tests.test_kill import Crowd, servers
@@ -21,22 +19,6 @@ from tests.test_kill import Crowd, servers
 FIFTEEN_SECONDS = "scripted:every=0.05,words=300"
 LONGEST_WAIT = 8
 """Seconds. Redis that is away costs none that can be seen; two servers and fifty clients on two busy cores do."""
-
-
-@pytest.fixture
-def address(postgres: Postgres) -> Iterator[PostgresAddress]:
-    with postgres.migrated() as made:
-        yield made
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnRedis]:
-    """A server to be stopped. It ends with the thread that started it, which is the main one."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = OwnRedis(folder)
-    yield server
-    server.stop()
 
 
 class Pace:
@@ -74,37 +56,37 @@ class TestRedis:
         ],
     )
     async def test_that_fails_costs_time_alone(
-        self, tmp_path: Path, address: PostgresAddress, own: OwnRedis, how: str
+        self, tmp_path: Path, postgres_address: PostgresAddress, own_redis: OwnRedis, how: str
     ) -> None:
         """It is never the truth: what its followers have not heard they read."""
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn, REDIS_URL=own.url) as started:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn, REDIS_URL=own_redis.url) as started:
             crowd = await crowd_on(started, SEVEN_SECONDS)
             assert crowd.mark()
             pace = Pace(crowd)
             if how == "flushed":
-                assert ask(own.url, "FLUSHALL") == "+OK"
-                ask(own.url, "CLIENT", "KILL", "TYPE", "pubsub")
+                assert ask(own_redis.url, "FLUSHALL") == "+OK"
+                ask(own_redis.url, "CLIENT", "KILL", "TYPE", "pubsub")
             else:
-                await asyncio.to_thread(own.stop)
+                await asyncio.to_thread(own_redis.stop)
             await asyncio.sleep(random.uniform(0, 1))
             if how == "stopped and started":
-                own.start()
+                own_redis.start()
             await crowd.end()
             assert pace.told(f"Redis {how}") < LONGEST_WAIT
             await crowd.check(started[1], "COMPLETED")
             assert "Traceback" not in started[0].log() + started[1].log()
 
     async def test_that_stands_still_for_ten_seconds_costs_time_alone(
-        self, tmp_path: Path, address: PostgresAddress, own: OwnRedis
+        self, tmp_path: Path, postgres_address: PostgresAddress, own_redis: OwnRedis
     ) -> None:
         """Its connections stay open, and nothing says that anything is wrong."""
-        async with servers(tmp_path, 2, DATABASE_URL=address.dsn, REDIS_URL=own.url) as started:
+        async with servers(tmp_path, 2, DATABASE_URL=postgres_address.dsn, REDIS_URL=own_redis.url) as started:
             crowd = await crowd_on(started, FIFTEEN_SECONDS)
             assert crowd.mark()
             pace = Pace(crowd)
-            own.signal(signal.SIGSTOP)
+            own_redis.signal(signal.SIGSTOP)
             await asyncio.sleep(10)
-            own.signal(signal.SIGCONT)
+            own_redis.signal(signal.SIGCONT)
             await crowd.end()
             assert pace.told("Redis stopped by SIGSTOP for 10 s") < LONGEST_WAIT
             await crowd.check(started[1], "COMPLETED")
