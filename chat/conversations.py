@@ -36,8 +36,16 @@ from models.conversation import (
 from models.database import Database
 from models.locks import hold
 from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
-from models.message import Message, active_branch, delete_messages, message_in
-from models.run import active_run, detach_runs
+from models.message import (
+    Message,
+    active_branch,
+    delete_messages,
+    ids_below,
+    message_in,
+    messages_of,
+    newest_leaf_beside,
+)
+from models.run import active_run, detach_runs, runs_writing
 from models.user import add_to_counters, user_by_id
 from providers.catalog import Catalog
 
@@ -245,6 +253,30 @@ class Conversations:
             await session.delete(conversation)
         return conversation.id
 
+    async def delete_message(self, user_id: str, message_id: str) -> Conversation:
+        """Delete a message with the branches below it; answers that are being written there are cancelled. Where it
+        stood on the active branch, the one beside it that was last written in becomes active, else the branch ends
+        above it.
+
+        Raises:
+            NotFound: the user can see no such message.
+            Forbidden: the user does not own the conversation.
+        """
+        while True:
+            async with self._database.write() as session:
+                message = (await messages_of(session, user_id, [message_id])).get(message_id)
+                if message is None:
+                    raise NotFound("No such message", field="id")
+                conversation = await allowed(session, user_id, message.conversation_id, MemberRole.OWNER)
+                gone = await ids_below(session, message.id)
+                writing = await runs_writing(session, conversation.id)
+                run = next((run for run in writing if run.message_id in set(gone)), None)
+                if run is None:
+                    await _cut_off(session, conversation, message, gone)
+                    return conversation
+            # Outside the transaction: the run's own end has to be written before its message is gone.
+            await self._engine.cancel(run)
+
     @asynccontextmanager
     async def _stopped(
         self, user_id: str, key: str, expected_version: int | None, owned_only: bool
@@ -277,6 +309,20 @@ async def _move_head(session: AsyncSession, conversation: Conversation, message_
     if message is None:
         raise NotFound("No such message", field="headMessageId")
     await set_head(session, conversation, message)
+
+
+async def _cut_off(session: AsyncSession, conversation: Conversation, message: Message, gone: Sequence[str]) -> None:
+    if message.active:
+        head = await newest_leaf_beside(session, message)
+        if head is None and message.parent_id is not None:
+            head = await message_in(session, conversation.id, message.parent_id)
+        await set_head(session, conversation, head)
+    await delete_messages(session, conversation.id, gone)
+    conversation.updated_at = utc_now()
+    conversation.version += 1
+    session.add(conversation)
+    await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, gone)
+    await tell_changed(session, conversation)
 
 
 def _check_version(conversation: Conversation, expected: int | None) -> None:

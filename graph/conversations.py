@@ -85,6 +85,11 @@ class DeleteConversationInput:
     id: ID
 
 
+@strawberry.input
+class DeleteMessageInput:
+    id: ID
+
+
 @strawberry.type
 class ConversationPayload:
     conversation: Conversation
@@ -180,6 +185,11 @@ class ConversationMutation:
     async def delete_conversation(self, info: Info, input: DeleteConversationInput) -> DeleteConversationPayload:
         own_id = await info.context.services.conversations.delete(info.context.user_id, input.id)
         return DeleteConversationPayload(id=ID(own_id))
+
+    @strawberry.mutation(description="With the branches below it; the newest branch beside it becomes active.")
+    async def delete_message(self, info: Info, input: DeleteMessageInput) -> ConversationPayload:
+        row = await info.context.services.conversations.delete_message(info.context.user_id, input.id)
+        return ConversationPayload(conversation=Conversation.of(row))
 
 
 FIELDS = {"id": "externalId", "messages.id": "messages.externalId"}

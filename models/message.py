@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, literal, or_, update
+from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, exists, literal, or_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -105,6 +106,29 @@ async def inactive_path(session: AsyncSession, message_id: str) -> Sequence[Mess
     path = step.union_all(above.where(col(Message.active).is_(False)))
     query = select(Message).join(path, col(Message.id) == path.c.id).order_by(col(Message.depth))
     return (await session.exec(query)).all()
+
+
+async def ids_below(session: AsyncSession, message_id: str) -> Sequence[str]:
+    """The message and all that stands below it, in whatever branch. Reads no texts."""
+    tree = select(Message.id).where(Message.id == message_id).cte("below", recursive=True)
+    tree = tree.union_all(select(Message.id).join(tree, col(Message.parent_id) == tree.c.id))
+    return list(await session.exec(select(tree.c.id)))
+
+
+async def newest_leaf_beside(session: AsyncSession, message: Message) -> Message | None:
+    """The end of the branch that was last written in, of those that begin at a sibling; None without siblings."""
+    same_parent = (
+        col(Message.parent_id).is_(None) if message.parent_id is None else col(Message.parent_id) == message.parent_id
+    )
+    siblings = select(Message.id).where(
+        Message.conversation_id == message.conversation_id, same_parent, Message.id != message.id
+    )
+    tree = siblings.cte("beside", recursive=True)
+    tree = tree.union_all(select(Message.id).join(tree, col(Message.parent_id) == tree.c.id))
+    child = aliased(Message)
+    leaves = select(Message).join(tree, col(Message.id) == tree.c.id)
+    leaves = leaves.where(~exists().where(col(child.parent_id) == col(Message.id)))
+    return (await session.exec(leaves.order_by(col(Message.id).desc()).limit(1))).first()
 
 
 async def deactivate_below(session: AsyncSession, conversation_id: str, depth: int) -> None:

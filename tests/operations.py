@@ -60,6 +60,7 @@ MUTATIONS = (
         12,
     ),
     Operation("deleteConversation", mutation("deleteConversation", 'id: "$conv"', "{ id }"), 9, 10),
+    Operation("deleteMessage", mutation("deleteMessage", 'id: "$question"', CONVERSATION), 14, 15),
     Operation(
         "addMember",
         mutation("addMember", 'conversationId: "$conv", username: "$friend", role: VIEWER', CONVERSATION),
@@ -77,6 +78,7 @@ MUTATIONS = (
     Operation("chat", mutation("chat", ASK.strip("{} "), "{ content tokens }"), 3, 4),
 )
 ACCOUNTS = (
+    Operation("deleteAccount", mutation("deleteAccount", 'password: "password123"', "{ id }"), 28, 28),
     Operation("refreshSession", mutation("refreshSession", 'refreshToken: "$refresh"', "{ expiresIn }"), 4, 4),
     Operation(
         "changePassword",

@@ -25,6 +25,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "Mutation.replaceConversation(input.id)": ("conversation", "external"),
     "Mutation.replaceConversation(input.messages.externalId)": ("external_message", "message"),
     "Mutation.deleteConversation(input.id)": ("conversation", "external"),
+    "Mutation.deleteMessage(input.id)": ("message", "conversation"),
     "Mutation.addMember(input.conversationId)": ("conversation",),
     "Mutation.removeMember(input.conversationId)": ("conversation",),
     "Mutation.removeMember(input.userId)": ("user",),

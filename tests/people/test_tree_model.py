@@ -106,6 +106,21 @@ class Tree(RuleBasedStateMachine):
         question, run = self.run(self.studio.send(sender, self.conversation, content, parent_id=parent))
         self._note(question, run, self.head if parent is None else parent)
 
+    @precondition(lambda self: self.nodes)
+    @rule(data=st.data())
+    def delete_message(self, data: st.DataObject) -> None:
+        chosen = self._pick(data)
+        assert chosen is not None
+        parent, active = self.nodes[chosen].parent, chosen in self._path(self.head)
+        for node_id in [node_id for node_id in self.nodes if chosen in self._path(node_id)][::-1]:
+            del self.nodes[node_id]
+        if active:
+            parents = {node.parent for node in self.nodes.values()}
+            beside = {node.id for node in self.nodes.values() if node.parent == parent}
+            leaves = [key for key in self.nodes if key not in parents and beside & set(self._path(key))]
+            self.head = max(leaves, default=parent)
+        self.run(self.studio.conversations.delete_message(self.owner, chosen))
+
     @rule(data=st.data(), mine=st.booleans())
     def edit(self, data: st.DataObject, mine: bool) -> None:
         if (target := self._pick(data, "USER")) is not None:
