@@ -15,7 +15,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS_DIR = ROOT / ".cache" / "models"
-START_SECONDS = 30
+START_SECONDS = 60
 SECRET = "a secret for tests only, 32 bytes or more"
 
 

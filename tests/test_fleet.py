@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -14,11 +15,14 @@ import psutil
 import pytest
 
 from tests.conftest import StartServer
+from tests.databases import Postgres
+from tests.redises import Redis
 from tests.server import Server, running
 from tests.test_scenario import TRANSPORTS, Transport, play
 from tests.test_serve import open_stream
 
-SECONDS = 30
+SECONDS = 90
+"""Four workers take five seconds to start on two cores, and fifteen times as long beside other work."""
 
 
 def workers_of(server: Server) -> list[psutil.Process]:
@@ -52,17 +56,40 @@ def busy(server: Server) -> list[int]:
     ]
 
 
-@pytest.fixture(scope="module", params=["two commands", "two workers"])
+SETUPS = [
+    "two commands",
+    "2 workers",
+    "4 workers, PostgreSQL",
+    "4 workers, PostgreSQL, Redis",
+    "uvicorn, PostgreSQL, Redis",
+]
+UVICORN = [sys.executable, "-m", "uvicorn", "app:app", "--workers", "4", "--host", "127.0.0.1", "--port", "{port}"]
+# uvicorn's own 5 s are not enough for a worker that begins on a machine with twenty other processes at work.
+PATIENT = {"UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
+
+
+@pytest.fixture(scope="module", params=SETUPS)
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     """Where clients may connect."""
-    folder = tmp_path_factory.mktemp("fleet")
+    setup, folder = str(request.param), tmp_path_factory.mktemp("fleet")
+    settings: dict[str, str] = {}
     with ExitStack() as stack:
-        if request.param == "two workers":
-            server = stack.enter_context(running(folder, WORKERS="2"))
-            until_ready(server, 2)
-            yield [server]
-        else:
+        if "PostgreSQL" in setup:
+            postgres: Postgres = request.getfixturevalue("postgres")
+            settings["DATABASE_URL"] = stack.enter_context(postgres.migrated()).dsn
+        if "Redis" in setup:
+            redis: Redis = request.getfixturevalue("redis")
+            settings["REDIS_URL"] = redis.url
+        if setup == "two commands":
             yield [stack.enter_context(running(folder)) for _ in range(2)]
+            return
+        if setup.startswith("uvicorn"):
+            count, server = 4, stack.enter_context(running(folder, UVICORN, **settings, **PATIENT))
+        else:
+            count = int(setup[0])
+            server = stack.enter_context(running(folder, None, WORKERS=str(count), **settings))
+        until_ready(server, count)
+        yield [server]
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
