@@ -74,7 +74,7 @@ class AnthropicProvider:
                     base_url=self._base_url,
                     max_retries=0,
                     open_telemetry=False,
-                    http_client=BoundedErrors(timeout=None, follow_redirects=True),
+                    http_client=BoundedErrors.connecting(self._patience.connect),
                 )
         return self._client
 

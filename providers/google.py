@@ -17,6 +17,7 @@ from providers.answers import read_answer
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, no_thoughts
 from providers.failures import provider_errors
 from providers.google_wire import ContentReader, content_request, thinks
+from providers.sdk import CONNECTIONS
 from providers.turns import room_to_think
 from providers.vendors import GOOGLE
 
@@ -32,7 +33,8 @@ class GoogleProvider:
         self._api_key = api_key
         self._base_url = (base_url or BASE_URL).rstrip("/")
         self._patience = patience
-        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=patience.connect))
+        timeout = httpx2.Timeout(None, connect=patience.connect)
+        self._client = httpx2.AsyncClient(timeout=timeout, limits=CONNECTIONS)
 
     def models(self) -> Sequence[ModelInfo]:
         return [GOOGLE.sold(model) for model in GOOGLE.known]

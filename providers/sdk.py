@@ -15,7 +15,8 @@ from providers.failures import Garbled
 from providers.sse import NOT_AN_ANSWER
 
 MAX_ERROR_BODY = 1 << 16  # bytes
-KEPT_CONNECTIONS = 32
+CONNECTIONS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
+"""As many as there are runs, which are bounded elsewhere: httpx's own 100 would leave the next ones waiting."""
 
 
 async def imported(name: str) -> ModuleType:
@@ -32,10 +33,8 @@ class BoundedErrors(httpx2.AsyncClient):
 
     @classmethod
     def connecting(cls, seconds: float) -> Self:
-        """A client that waits so long for a connection and for the rest as long as its user does. As many connections
-        as there are runs: those are bounded elsewhere."""
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS)
-        return cls(timeout=httpx2.Timeout(None, connect=seconds), limits=limits, follow_redirects=True)
+        """A client that waits so long for a connection and for the rest as long as its user does."""
+        return cls(timeout=httpx2.Timeout(None, connect=seconds), limits=CONNECTIONS, follow_redirects=True)
 
     def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
         transport = super()._init_transport(*args, **options)

@@ -285,6 +285,15 @@ class ProviderConformance(ABC):
         assert answers == [expected(fake, fake.steps)] * 50
         await provider.aclose()
 
+    async def test_no_stream_waits_for_another(self, fake: Fake) -> None:
+        """The runs are bounded elsewhere: a client that has at most 100 connections keeps the next ones from theirs."""
+        fake.play(Say("a"), Hang())
+        provider = fake.provider(fake.key, CALM)
+        streams = [provider.stream(asking(fake)) for _ in range(120)]
+        assert set(await asyncio.gather(*map(anext, streams))) == {TextChunk("a")}
+        await asyncio.gather(*(stream.aclose() for stream in streams))
+        await provider.aclose()
+
     async def test_a_failed_request_is_not_sent_again(self, fake: Fake) -> None:
         """Whether to try again is decided in one place, which knows what the user has waited for and paid."""
         await self.ask(fake, Refuse(Failure.OVERLOADED, retry_after="0"))
