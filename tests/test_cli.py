@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No `.env` and no data of the developer's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    for name in ("DATABASE_URL", "SECRET_KEY", "PORT", "HOST", "WORKERS", "REDIS_URL", "MODELS_DIR"):
+    for name in ("DATABASE_URL", "SECRET_KEY", "HOST", "WORKERS", "REDIS_URL", "MODELS_DIR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PORT", str(free_port()))
 
 
 def test_migrate_makes_the_database_and_may_be_said_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +33,7 @@ def test_doctor_says_what_there_would_be(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["doctor"]) == 0
     before = capsys.readouterr().out
     assert "chat.db (made at the first start)" in before
-    assert "http://0.0.0.0:8000" in before
+    assert f"http://0.0.0.0:{os.environ['PORT']}" in before
     assert not (tmp_path / "data").exists(), "asking makes nothing"
     migrate(tmp_path / "data" / "chat.db")
     assert cli.main(["doctor"]) == 0

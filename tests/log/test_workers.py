@@ -101,7 +101,9 @@ class TestADeadWorker:
             assert text_of(await setup.events(first)) == "a"
             await following
             assert text_of(seen) == "bc"
-            assert [event.seq for event in seen] == list(range(len(seen)))
+            numbers = [event.seq for event in seen]
+            # Two deltas that waited come as one, under the number of the second.
+            assert numbers == sorted(set(numbers))
             assert status_of(seen) is RunStatus.COMPLETED
             assert setup.look("SELECT content FROM message WHERE id = ?", queued.message_id) == [("bc",)]
             assert text_of(await setup.events(queued, 0)) == "bc"
