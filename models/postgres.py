@@ -7,13 +7,12 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.address import PostgresAddress
 from models.database import Database
-from models.failures import failure_of
 from models.locks import hold
 from models.postgres_driver import connect, is_away
 from models.postgres_journal import PostgresJournal
@@ -66,13 +65,16 @@ class PostgresDatabase(Database):
                 raise DisconnectionError
 
         @event.listens_for(engine.sync_engine, "handle_error")
-        def translate(context: ExceptionContext) -> None:
+        def translate(context: ExceptionContext) -> BaseException | None:
             error = context.original_exception.__cause__ or context.original_exception
             if is_away(error):
                 # Or a statement that was given up would be waited for when the connection is next used.
                 context.is_disconnect = True
                 context.invalidate_pool_on_disconnect = False
-                context.chained_exception = failure_of(error)
+                if context.sqlalchemy_exception is None:
+                    # No answer at all: the driver's TimeoutError is none of DBAPI's errors, and would pass for a bug.
+                    return OperationalError(context.statement, None, error, hide_parameters=True)
+            return None
 
         return engine
 
