@@ -58,6 +58,7 @@ CHINESE: Shots = (
 that."""
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_LATIN = re.compile(r"[A-Za-z]+")
 _THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.S | re.I)
 _LABEL = re.compile(r"^(the )?(title|标题|題目|题目|主题)( of this conversation)?( is)?\s*[:：]\s*", re.I)
 _WRAPPING = "\"'`*_#~“”‘’«»„「」『』《》【】-–— "
@@ -139,7 +140,7 @@ class Titles:
 def title_turns(question: str, answer: str) -> tuple[Turn, ...]:
     """The exchange, and what to make of it."""
     turns = [Turn(Role.SYSTEM, INSTRUCTION)]
-    for asked, said, title in CHINESE if _HAN.search(question) else ENGLISH:
+    for asked, said, title in CHINESE if _is_chinese(question) else ENGLISH:
         turns.append(Turn(Role.USER, ASKED.format(question=asked, answer=said)))
         turns.append(Turn(Role.ASSISTANT, title))
     return (*turns, Turn(Role.USER, ASKED.format(question=question, answer=answer)))
@@ -158,8 +159,15 @@ def tidy(said: str, exchange: str, longest: int = LONGEST) -> str | None:
         return None
     if title.lower() in (ASKED + INSTRUCTION).lower():
         return None
-    foreign = _HAN.search(title) is not None and _HAN.search(exchange) is None
+    foreign = _is_chinese(title) and not _is_chinese(exchange)
     return None if foreign or "\ufffd" in title else title
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether Chinese letters outnumber Latin words: React in a Chinese question leaves it one, 北京 in an English one
+    makes none."""
+    han = len(_HAN.findall(text))
+    return han > 0 and han >= len(_LATIN.findall(text))
 
 
 def own_words(question: str, longest: int = LONGEST) -> str | None:

@@ -254,6 +254,23 @@ def test_what_a_model_says_is_tidied(said: str, title: str | None) -> None:
     assert tidy(said, "how do I boil eggs") == title
 
 
+@pytest.mark.parametrize(
+    ("question", "title", "kept"),
+    [
+        ("Tell me a short fact about the sea. 北京", "看到看看！！你好！", None),
+        ("Tell me a short fact about the sea. 北京", "The Sea and 北京", "The Sea and 北京"),
+        ("如何用 React 写一个 hook？", "React 入门", "React 入门"),
+    ],
+)
+def test_a_word_of_another_language_does_not_make_it_the_conversation_s(
+    question: str, title: str, kept: str | None
+) -> None:
+    """The embedded model answered the first one so."""
+    assert tidy(title, question) == kept
+    shown = title_turns(question, "")[2].content
+    assert (shown == ENGLISH[0][2]) == question.startswith("Tell")
+
+
 def test_chinese_is_titled_in_chinese_and_in_half_as_many_letters() -> None:
     assert tidy("标题：煮鸡蛋", "鸡蛋要煮多久？") == "煮鸡蛋"
     assert tidy("鸡" * (LONGEST // 2), "鸡") == "鸡" * (LONGEST // 2)
