@@ -219,7 +219,8 @@ class Engine:
         except MovedElsewhere:
             return
         except ChatError as error:
-            # What could not be written was not seen either: the answer ends where it could.
+            # What was not written was not seen: the answer ends where it could.
+            job.tail.believe()
             if outcome.event is Transition.COMPLETE or outcome.error is None:
                 outcome = Outcome(Transition.INTERRUPT, error=RunFailure(error.code, error.message, retryable=True))
         set_end(run, generation, outcome)
@@ -247,10 +248,7 @@ class Engine:
             await self._herald.end(event)
 
     async def _stored_end(self, job: Job, rest: Packed | None) -> RunFinished | None:
-        """
-        Raises:
-            Unavailable: not now.
-        """
+        """Raises Unavailable: not now."""
         try:
             return await self._records.finished(job.run, job.log, rest, keep=job.on_disk)
         except Unavailable:
@@ -321,6 +319,7 @@ class Engine:
         """
         job = self._jobs.get(run.id)
         if job is not None:
+            await job.tail.acknowledged(after)
             try:
                 async with aclosing(job.log.follow(after)) as events:
                     async for event in events:

@@ -18,6 +18,8 @@ class RunLog:
         self.on_left: Callable[[], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self._events: list[RunEvent] = []
+        self._shown = self._events
+        """What followers read: the same, until the log is lost."""
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -65,9 +67,11 @@ class RunLog:
         self._wake()
 
     def lose(self, error: ChatError) -> None:
-        """The log goes on elsewhere or not at all: followers get what there is, then the error."""
+        """The log goes on elsewhere or not at all: followers get what there is, then the error. What is added behind
+        it is for the run's end, which tells it when it is stored."""
         if self.lost is None and self.finished is None:
             self.lost = error
+            self._events = list(self._shown)
             self._wake()
             if self.on_lost is not None:
                 self.on_lost()
@@ -89,8 +93,10 @@ class RunLog:
             BadUserInput: `after` is below 0 or beyond the last event.
             ChatError: the log was lost.
         """
-        check_after(after, self.last_seq)
-        kept, position = self._events, 0 if after is None else after + 1
+        kept, position = self._shown, 0 if after is None else after + 1
+        if self.lost is not None and position > len(kept):
+            raise self.lost
+        check_after(after, len(kept) - 1)
         self.followers += 1
         try:
             while True:

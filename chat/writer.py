@@ -59,6 +59,7 @@ class Tail:
         self._segment_from = self._next
         self._unsegmented: list[bytes] = []
         self._begun = False
+        self._doubted: Batch | None = None
 
     def delta(self, kind: Delta, text: str) -> None:
         """Text: joined with what else of its kind comes within the window. The first of a run goes at once."""
@@ -114,6 +115,22 @@ class Tail:
 
     def drop_pending(self) -> None:
         self._pending.clear()
+
+    async def acknowledged(self, after: int | None) -> None:
+        """Who follows at another process may come here with a number before the writer heard that it is stored."""
+        while after is not None and self.log.last_seq < after < self._next and self.log.lost is None:
+            await self._writer.next_commit()
+
+    def doubt(self, batch: Batch) -> None:
+        """Nobody said that this window is stored; it may be all the same, and others may have read it."""
+        self._doubted = batch
+
+    def believe(self) -> None:
+        """Let the run's end hold what is in doubt: stored with it, it takes back nothing that anyone may have seen."""
+        batch, self._doubted = self._doubted, None
+        if batch is not None:
+            self._unsegmented.append(batch.packed.events)
+            self.log.extend(batch.events)
 
     def stored(self, batch: Batch) -> None:
         self._unsegmented.append(batch.packed.events)
@@ -306,6 +323,8 @@ class LogWriter:
             if not isinstance(error, Unavailable):
                 logger.exception("a window of the log could not be written")
             reason = error if isinstance(error, ChatError) else Unavailable("The answer could not be stored")
+            for batch in batches:
+                batch.tail.doubt(batch)
             self._lose([batch.tail for batch in batches], reason)
             return
         finally:
