@@ -38,6 +38,8 @@ class Seal:
             if len(sealed) > MAX_SEALED_CHARS:
                 raise NotOurs
             raw = urlsafe_b64decode(sealed.encode("ascii"))
+            if urlsafe_b64encode(raw).decode() != sealed:
+                raise NotOurs  # the decoder passes over letters that are none, and over spare bits
             return self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], owner.encode())
         except (InvalidTag, ValueError):
             raise NotOurs from None

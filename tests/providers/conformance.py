@@ -42,7 +42,7 @@ from tests.providers.fakes.steps import (
 )
 
 CALM = Patience(connect=5, first=20, between=20)
-HASTY = Patience(connect=5, first=0.5, between=0.5)
+HASTY = Patience(connect=5, first=1, between=0.5)
 GONE_WITHIN = 5.0  # seconds; what was measured is a millisecond, on a machine with nothing else to do
 WRONG_KEY = "sk-a-key-that-is-wrong"
 SECRET_WORD = "xylophone"
