@@ -162,7 +162,6 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             settings=WebSettings(
                 settings.allowed_origins,
                 settings.legacy_socket,
-                ROOT / "web" / "dist",
                 settings.public_url,
                 settings.frontend or "/",
             ),

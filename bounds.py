@@ -68,8 +68,6 @@ def input_limits(settings: Settings) -> InputLimits:
 
 def web_limits(settings: Settings) -> WebLimits:
     return WebLimits(
-        body=settings.max_body_bytes,
-        conversation_body=settings.max_conversation_bytes,
         frame=settings.max_frame_bytes,
         send_timeout=settings.send_timeout_seconds,
         init_timeout=settings.socket_init_seconds,

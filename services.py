@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from auth.accounts import Accounts
@@ -32,8 +31,6 @@ class WebLimits:
     """Sizes in bytes, times in seconds; frames are those of one socket, without limit where None. `counted`: whether
     operations on a socket are."""
 
-    body: int
-    conversation_body: int
     frame: int
     send_timeout: float
     init_timeout: float
@@ -52,7 +49,6 @@ class WebSettings:
 
     origins: tuple[str, ...]
     legacy_socket: Literal["guests", "token", "open"]
-    graphiql: Path
     public_url: str | None = None
     frontend: str = "/"
 

@@ -78,8 +78,3 @@ async def note_use(session: AsyncSession, key_id: str, now: datetime) -> None:
 async def delete_api_key(session: AsyncSession, user_id: str, key_id: str) -> bool:
     result: Any = await session.exec(delete(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.user_id) == user_id))
     return bool(result.rowcount)
-
-
-async def delete_api_keys(session: AsyncSession, user_id: str) -> None:
-    """All of a user's."""
-    await session.exec(delete(ApiKey).where(col(ApiKey.user_id) == user_id))

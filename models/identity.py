@@ -91,9 +91,3 @@ async def code_by_digest(session: AsyncSession, digest: str) -> OAuthCode | None
 async def use_code(session: AsyncSession, digest: str) -> bool:
     """One of all who try it at once is told True, and nobody later."""
     return bool((await session.exec(delete(OAuthCode).where(col(OAuthCode.digest) == digest))).rowcount)
-
-
-async def delete_identities(session: AsyncSession, user_id: str) -> None:
-    """All of a user's, and the codes."""
-    await session.exec(delete(OAuthCode).where(col(OAuthCode.user_id) == user_id))
-    await session.exec(delete(Identity).where(col(Identity.user_id) == user_id))

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, delete, insert, or_, update
-from sqlmodel import Field, SQLModel, col, func, select
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.columns import Millis, utc_now
@@ -84,11 +84,6 @@ async def use_recovery_code(session: AsyncSession, user_id: str, digest: str) ->
         delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id, col(RecoveryCode.digest) == digest)
     )
     return bool(result.rowcount)
-
-
-async def count_recovery_codes(session: AsyncSession, user_id: str) -> int:
-    query = select(func.count()).select_from(RecoveryCode).where(RecoveryCode.user_id == user_id)
-    return (await session.exec(query)).one()
 
 
 async def delete_totp(session: AsyncSession, user_id: str) -> bool:
