@@ -56,7 +56,7 @@ TESTED_ELSEWHERE = {
     "chat/sending": "people/test_tree, chat/test_chats",
     "chat/unbroken": "chat/test_engine_cancel",
     "errors": "here, and rest/test_errors",
-    "graph/changes": "test_cli",
+    "graph/changes": "test_schema",
     "graph/node_type": "graph/test_node",
     "graph/context": "graph/test_auth",
     "graph/enums": "graph/test_schema",

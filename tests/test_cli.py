@@ -7,7 +7,6 @@ import pytest
 
 import app
 import cli
-from graph.changes import breaking_changes
 from models.migrate import migrate
 from tests.server import ROOT, environment, free_port
 
@@ -56,31 +55,6 @@ def test_settings_that_cannot_work_are_one_line_and_code_1(
     assert told.out == ""
     assert told.err.startswith("REDIS_URL: ")
     assert told.err.count("\n") == 1
-
-
-def test_schema_prints_what_is_committed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema"]) == 0
-    assert capsys.readouterr().out == (ROOT / "schema.graphql").read_text(encoding="utf-8")
-    assert cli.main(["schema", "--check"]) == 0
-
-
-def test_schema_check_says_what_breaks_clients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    committed = (ROOT / "schema.graphql").read_text(encoding="utf-8")
-    stored = tmp_path / "schema.graphql"
-    stored.write_text(committed.replace("type Query {", "type Query {\n  gone: Int\n", 1), encoding="utf-8")
-    monkeypatch.setattr(cli, "SCHEMA_FILE", stored)
-    assert cli.main(["schema", "--check"]) == 1
-    told = capsys.readouterr().err
-    assert "BREAKING: " in told
-    assert "gone" in told
-
-
-def test_only_what_takes_away_breaks() -> None:
-    small, large = "type Query { a: Int }", "type Query { a: Int b(c: Int): Int }"
-    assert list(breaking_changes(small, large)) == []
-    assert len(list(breaking_changes(large, small))) == 1
 
 
 def test_serve_is_python_app_py(monkeypatch: pytest.MonkeyPatch) -> None:
