@@ -27,10 +27,13 @@ MAX_WORDS = 4_000  # characters of an error that are looked at
 _FINISH = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
+_BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
+"""Said by Mistral and OpenRouter, vLLM, and DeepSeek of an answer that they gave up."""
 
 
 async def stream_completion(
@@ -86,11 +89,14 @@ class _Reader(Reader):
 
     def _choice(self, choice: dict[str, Any]) -> Iterator[Chunk]:
         delta = choice.get("delta") or {}
-        if thought := delta.get("reasoning_content"):
+        # DeepSeek's and llama.cpp's name for it; Ollama's, Groq's and vLLM's.
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             yield ReasoningChunk(text_of(thought))
         if text := delta.get("content"):
-            yield TextChunk(text_of(text))
+            yield from _parts(text)
         if reason := choice.get("finish_reason"):
+            if reason in _BROKEN_OFF:
+                raise self.cut()
             self.finished = True
             yield FinishChunk(_FINISH.get(reason, FinishReason.STOP))
 
@@ -101,6 +107,18 @@ class _Reader(Reader):
     def refused(self, body: object, status: int) -> Refused:
         own = body.get("error") if isinstance(body, dict) else None
         return refused_by(own or (body if status != 200 else None), status)
+
+
+def _parts(content: object) -> Iterator[Chunk]:
+    """Text; from Mistral's thinking models a list of texts and thoughts."""
+    if not isinstance(content, list):
+        yield TextChunk(text_of(content))
+        return
+    for part in content:
+        if part.get("type") == "thinking":
+            yield from (ReasoningChunk(text_of(thought.get("text"))) for thought in part.get("thinking"))
+        elif part.get("type") == "text":
+            yield TextChunk(text_of(part.get("text")))
 
 
 def _usage(usage: dict[str, Any]) -> Usage | None:

@@ -89,6 +89,23 @@ async def test_reasoning_and_finish_reasons() -> None:
             assert await collect(url) == [ReasoningChunk("hm"), FinishChunk(FinishReason(reason))]
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_thoughts_by_either_name(field: str) -> None:
+    """Why: Ollama, Groq, OpenRouter and vLLM say `reasoning`; unread, a model that thinks long is taken for silent."""
+    answer = event({"content": "", field: "hm"}) + event({"content": "yes"}) + FINISH
+    async with serving(says(STREAM + answer)) as url:
+        assert await collect(url) == [ReasoningChunk("hm"), TextChunk("yes"), FinishChunk(FinishReason.STOP)]
+
+
+async def test_content_in_parts() -> None:
+    """Why: Mistral's thinking models write so."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    answer = event({"content": [thought, {"type": "reference", "reference_ids": [1]}]})
+    answer += event({"content": [{"type": "text", "text": "yes"}]}) + event(finish="model_length")
+    async with serving(says(STREAM + answer)) as url:
+        assert await collect(url) == [ReasoningChunk("hm"), TextChunk("yes"), FinishChunk(FinishReason.LENGTH)]
+
+
 async def test_chunks_come_one_by_one() -> None:
     parts = [event({"content": str(n)}) for n in range(4)]
     times = []
@@ -136,6 +153,12 @@ REFUSALS: list[tuple[str, Script, type[ProviderError]]] = [
     ("not an object", says(STREAM + b"data: [1]\n\n"), ProviderError),
     ("not text", says(STREAM + event({"content": {"a": 1}})), ProviderError),
     ("cut in the middle", says(STREAM + event({"content": "a"})), ProviderError),
+    (
+        "given up",
+        says(STREAM + event({"content": "a"}) + event(finish="insufficient_system_resource") + DONE),
+        ProviderError,
+    ),
+    ("failed", says(STREAM + event({"content": "a"}) + event(finish="error") + DONE), ProviderError),
     ("done unfinished", says(STREAM + event({"content": "a"}) + DONE), ProviderError),
     ("nothing", says(), ProviderError),
     ("not HTTP", says(b"hello\r\n\r\n"), ProviderError),
