@@ -4,16 +4,18 @@ What a vendor's words mean is for its `Reader`.
 """
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import httpx
 import httpx2
 import orjson
 
-from providers.base import Chunk, Patience
+from providers.base import Chunk, Patience, ReasoningChunk, TextChunk
 from providers.failures import Garbled, Refused
 from providers.sse import NOT_AN_ANSWER, DataLines
 
@@ -42,6 +44,8 @@ class Reader(ABC):
 
     def __init__(self) -> None:
         self.lines = DataLines()
+        self._half = ""
+        """The first of the two that UTF-16 makes of a character; the next text begins with the other."""
 
     def read(self, payload: bytes) -> list[Chunk]:
         """
@@ -50,9 +54,28 @@ class Reader(ABC):
             Refused: it is an error.
         """
         try:
-            return list(self.chunks(orjson.loads(payload)))
-        except (ValueError, TypeError, AttributeError) as exc:
+            try:
+                message = orjson.loads(payload)
+                whole = not self._half
+            except orjson.JSONDecodeError:
+                # Unlike orjson it takes half a character: some servers cut texts by UTF-16.
+                message, whole = json.loads(payload), False
+            chunks = self.chunks(message)
+            return list(chunks if whole else self._joined(chunks))
+        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
             raise Garbled(NOT_AN_ANSWER) from exc
+
+    def _joined(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """With the two halves of a character as one; a half that stays alone is U+FFFD."""
+        for chunk in chunks:
+            if not isinstance(chunk, TextChunk | ReasoningChunk):
+                yield chunk
+                continue
+            text = self._half + chunk.text
+            self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+            units = text.removesuffix(self._half).encode("utf-16", "surrogatepass")
+            if said := units.decode("utf-16", "replace"):
+                yield replace(chunk, text=said)
 
     @abstractmethod
     def chunks(self, message: dict[str, Any]) -> Iterable[Chunk]:

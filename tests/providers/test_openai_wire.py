@@ -76,6 +76,7 @@ async def test_cut_anywhere_it_reads_the_same(size: int) -> None:
         event({"content": "hé🎈"}, "stop") + USAGE,
         event({"content": "hé🎈"}) + USAGE + FINISH + FINISH + event({"content": "late"}) + DONE,
         ANSWER.removesuffix(b"\n\n"),
+        b"\xef\xbb\xbf" + event({"content": "hé🎈"}, "stop") + USAGE,
     ],
 )
 async def test_dialects(written: bytes) -> None:
@@ -95,6 +96,21 @@ async def test_thoughts_by_either_name(field: str) -> None:
     answer = event({"content": "", field: "hm"}) + event({"content": "yes"}) + FINISH
     async with serving(says(STREAM + answer)) as url:
         assert await collect(url) == [ReasoningChunk("hm"), TextChunk("yes"), FinishChunk(FinishReason.STOP)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "texts"),
+    [
+        ([r"a\ud83c", r"\udf88b", "c"], ["a", "🎈b", "c"]),
+        ([r"\ud83c", "b"], ["\ufffdb"]),
+        ([r"\udf88", r"a\udf88\ud83c"], ["\ufffd", "a\ufffd"]),
+    ],
+)
+async def test_halves_of_characters(pieces: list[str], texts: list[str]) -> None:
+    """Why: servers that cut text by UTF-16 send a balloon as two escapes, each of which alone is no text."""
+    said = b"".join(b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % piece.encode() for piece in pieces)
+    async with serving(says(STREAM + said + FINISH)) as url:
+        assert await collect(url) == [*map(TextChunk, texts), FinishChunk(FinishReason.STOP)]
 
 
 async def test_content_in_parts() -> None:
@@ -150,6 +166,7 @@ REFUSALS: list[tuple[str, Script, type[ProviderError]]] = [
     ("an error as 200", response(200, error(code=401, message="no")), ProviderAuth),
     ("error in the stream", says(STREAM + event({"content": "a"}) + b"data: " + OVERFLOW + b"\n\n"), ContextTooLong),
     ("not JSON", says(STREAM + b"data: {nope\n\n"), ProviderError),
+    ("nested without end", says(STREAM + b"data: " + b"[" * 100_000 + b"\n\n"), ProviderError),
     ("not an object", says(STREAM + b"data: [1]\n\n"), ProviderError),
     ("not text", says(STREAM + event({"content": {"a": 1}})), ProviderError),
     ("cut in the middle", says(STREAM + event({"content": "a"})), ProviderError),
