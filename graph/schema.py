@@ -1,6 +1,7 @@
 """The schema: every noun's fields under three roots."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import strawberry
 from graphql import (
@@ -8,7 +9,9 @@ from graphql import (
     GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLObjectType,
+    GraphQLResolveInfo,
     GraphQLSchema,
+    GraphQLType,
     Undefined,
 )
 from strawberry.schema.config import StrawberryConfig
@@ -92,6 +95,20 @@ def _drop(inputs: Mapping[str, GraphQLArgument | GraphQLInputField]) -> None:
 
 
 _drop_null_defaults()
+
+
+def _answer_is_one_of() -> None:
+    """Strawberry's resolver raises AttributeError for lists and non-null types, to whoever asks a field's type."""
+    kind = core_schema().type_map["__Type"]
+    assert isinstance(kind, GraphQLObjectType)
+    kind.fields["isOneOf"].resolve = _is_one_of
+
+
+def _is_one_of(kind: GraphQLType, _info: GraphQLResolveInfo[Any]) -> bool | None:
+    return kind.is_one_of if isinstance(kind, GraphQLInputObjectType) else None
+
+
+_answer_is_one_of()
 
 
 def print_schema() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from graphql import get_introspection_query
+from graphql import execute_sync, get_introspection_query, parse
 
 from graph.execution import RequestRefused, Runner
 from graph.schema import core_schema
@@ -61,6 +61,31 @@ def test_introspection_is_apart_and_bounded_too() -> None:
     deep = "{ __schema { types " + "{ ofType " * 30 + "{ name }" + " }" * 30 + " } }"
     assert _code(deep.replace("types", "queryType", 1)) == "QUERY_TOO_COMPLEX"
     assert _code('{ __type(name: "Run") { fields { type { ofType { ofType { ofType { name } } } } } } }') is None
+
+
+def test_introspection_that_asks_for_all_types_again_and_again_is_refused() -> None:
+    """A kilobyte without a token took 1 to 7 seconds, in which the process did nothing else."""
+    fields = "fields { name args { name type { kind name } } type { kind name ofType { kind name } } }"
+    assert _code(f"{{ __schema {{ types {{ {fields} }} }} }}") is None
+    everywhere = " ".join(f"a{n}: __schema {{ types {{ {fields} }} }}" for n in range(15))
+    within = " ".join(f"a{n}: types {{ {fields} }}" for n in range(15))
+    below = " ".join(f"a{n}: {fields}" for n in range(15))
+    for query in (f"{{ {everywhere} }}", f"{{ __schema {{ {within} }} }}", f"{{ __schema {{ types {{ {below} }} }} }}"):
+        assert _code(query) == "QUERY_TOO_COMPLEX"
+
+
+def test_what_tools_ask_of_the_schema_is_answered() -> None:
+    whole = get_introspection_query(
+        specified_by_url=True,
+        directive_is_repeatable=True,
+        schema_description=True,
+        input_value_deprecation=True,
+        experimental_directive_deprecation=True,
+        one_of=True,
+    )
+    assert _code(whole) is None
+    result = execute_sync(core_schema(), parse(whole.replace("kind\n", "kind isOneOf\n")))
+    assert result.errors is None, "asked of a list or a non-null type, isOneOf was an internal error"
 
 
 @pytest.mark.parametrize(
