@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
-from providers.servers import base_url
+from providers.servers import api_key, base_url
 
 ROOT = Path(__file__).resolve().parent
 
@@ -27,12 +27,17 @@ def _address(value: str | None) -> str | None:
     return None if value is None else base_url(value)
 
 
+def _key(value: SecretStr | None) -> SecretStr | None:
+    return None if value is None else SecretStr(api_key(value.get_secret_value()))
+
+
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
 OptionalText = Annotated[str | None, BeforeValidator(_unset_if_blank)]
 OptionalKey = Annotated[SecretStr | None, BeforeValidator(_unset_if_blank)]
+ProviderKey = Annotated[OptionalKey, AfterValidator(_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -60,9 +65,9 @@ class GuideSettings(BaseSettings):
     redis_url: OptionalText = Field(
         None, repr=False, description="redis://:password@host:6379/0: several processes hear of each other at once"
     )
-    openai_api_key: OptionalKey = Field(None, description="opens OpenAI's models, or the server at OPENAI_BASE_URL")
-    anthropic_api_key: OptionalKey = Field(None, description="opens Anthropic's models")
-    google_api_key: OptionalKey = Field(None, description="opens Google's models")
+    openai_api_key: ProviderKey = Field(None, description="opens OpenAI's models, or the server at OPENAI_BASE_URL")
+    anthropic_api_key: ProviderKey = Field(None, description="opens Anthropic's models")
+    google_api_key: ProviderKey = Field(None, description="opens Google's models")
 
 
 class PlaceSettings(BaseSettings):

@@ -60,7 +60,11 @@ class ModelList:
             logger.exception("the list of models of %s could not be read", self._server)
             return False
         self.unavailable = self._told = None
-        self.models = tuple(model for model in listed if _is_name(model.id))[:MAX_MODELS]
+        named: dict[str, ModelInfo] = {}
+        for model in listed:
+            if _is_name(model.id):
+                named.setdefault(model.id, model)
+        self.models = tuple(named.values())[:MAX_MODELS]
         return True
 
     def _failed(self, error: ProviderError) -> None:

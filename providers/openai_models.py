@@ -14,6 +14,8 @@ from providers.vendors import OPENAI
 MAX_LIST_BYTES = 8 << 20
 """OpenRouter's list, the longest known, has 700 KB."""
 
+MAX_WINDOW = 1_000_000_000
+"""Tokens. More is a joke, and no GraphQL Int."""
 _WINDOWS = ("context_length", "context_window", "max_model_len", "max_context_length", "n_ctx")
 """What OpenRouter and Together, Groq, vLLM, Mistral and llama.cpp call it."""
 _NO_CHAT = re.compile(
@@ -57,6 +59,6 @@ def _window(entry: dict[str, Any]) -> int | None:
     meta = entry.get("meta")
     for told in (entry, meta if isinstance(meta, dict) else {}):
         for name in _WINDOWS:
-            if type(told.get(name)) is int and told[name] > 0:
+            if type(told.get(name)) is int and 0 < told[name] <= MAX_WINDOW:
                 return int(told[name])
     return None

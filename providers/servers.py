@@ -95,6 +95,18 @@ def base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def api_key(value: str) -> str:
+    """The key without the spaces and line breaks around it, which files and shells add.
+
+    Raises:
+        ValueError: no header can hold it. The text does not repeat it.
+    """
+    key = value.strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("holds characters that no key has, such as a space or a line break")
+    return key
+
+
 def parse_servers(text: str, variable: Callable[[str], str | None]) -> Sequence[Server]:
     """The servers of a file, in its order. `variable` reads an environment variable.
 
@@ -126,7 +138,12 @@ def _server(name: str, table: object, variable: Callable[[str], str | None]) -> 
         server = Server(name=name, **table)
     except ValidationError as error:
         raise ValueError("; ".join(_line(name, item["loc"], item["msg"]) for item in error.errors()[:3])) from None
-    return server if server.key_variable is None else server.model_copy(update={"key": variable(server.key_variable)})
+    if server.key_variable is None or (key := variable(server.key_variable)) is None:
+        return server
+    try:
+        return server.model_copy(update={"key": api_key(key)})
+    except ValueError as error:
+        raise ValueError(f"servers.{name}: {server.key_variable} {error}") from None
 
 
 def _line(name: str, location: tuple[int | str, ...], message: str) -> str:

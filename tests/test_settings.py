@@ -288,6 +288,20 @@ class TestProduction:
         assert load(APP_ENV="production", SECRET_KEY=SECRET).signing_secret() == SECRET
 
 
+class TestProviderKeys:
+    def test_are_read_without_what_files_and_shells_put_around_them(self, load: Load) -> None:
+        assert load(OPENAI_API_KEY=" sk-x\r\n").provider_keys() == {"OPENAI_API_KEY": "sk-x"}
+
+    @pytest.mark.parametrize("key", ["sk-hid den", "sk-hid\nden", "sk-hid\x01den", "sk-hid“den”"])
+    def test_that_no_header_can_hold_are_refused_at_the_start(self, load: Load, key: str) -> None:
+        """Why: otherwise every answer fails, with words about the connection."""
+        names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
+        line = refused(load, **dict.fromkeys(names, key))
+        for name in names:
+            assert f"{name}: holds characters that no key has" in line
+        assert "hid" not in line
+
+
 class TestWarnings:
     @pytest.mark.parametrize(
         ("variables", "word"),

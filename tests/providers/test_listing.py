@@ -122,6 +122,13 @@ async def test_a_list_has_bounds(shelf: Shelf, fresh: ModelList) -> None:
     assert [model.id for model in fresh.models] == [f"m{n}" for n in range(MAX_MODELS)]
 
 
+async def test_no_name_is_there_twice(shelf: Shelf, fresh: ModelList) -> None:
+    """Why: clients keep models by their ids."""
+    shelf.names = ("b", "a", "b", "c", "a")
+    assert await fresh.refresh()
+    assert [model.id for model in fresh.models] == ["b", "a", "c"]
+
+
 async def test_one_that_was_never_started_can_be_closed(fresh: ModelList, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await fresh.aclose()

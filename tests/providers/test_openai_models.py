@@ -21,6 +21,7 @@ def listing(*entries: object) -> bytes:
         ({"id": "a", "max_context_length": 32768}, 32_768),  # Mistral
         ({"id": "a", "meta": {"n_ctx": 2048, "n_ctx_train": 131072}}, 2048),  # llama.cpp
         ({"id": "a", "context_length": -1, "meta": None}, None),
+        ({"id": "a", "context_length": 10**12}, None),
         ({"id": "a", "context_length": "8k", "max_model_len": True}, None),
     ],
 )

@@ -51,6 +51,14 @@ def test_a_key_that_is_not_set_is_a_wish_and_no_error() -> None:
     assert groq.wish == "Set GROQ_API_KEY to use it"
 
 
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated() -> None:
+    with pytest.raises(StartError) as caught:
+        parse_servers(WHOLE, lambda _: "gsk hidden")
+    assert str(caught.value) == (
+        "MODELS_FILE: servers.groq: GROQ_API_KEY holds characters that no key has, such as a space or a line break"
+    )
+
+
 def test_the_example_in_the_module_is_one() -> None:
     example = "\n".join(re.findall(r"^    (.*)$", servers.__doc__ or "", re.MULTILINE))
     (groq,) = parse_servers(example, variable)
