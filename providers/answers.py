@@ -6,33 +6,25 @@ What a vendor's words mean is for its `Reader`.
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import httpx2
 import orjson
 
 from providers.base import Chunk, Patience, ReasoningChunk, TextChunk
+from providers.bodies import Response, body_of
 from providers.failures import Garbled, Refused
 from providers.sse import NOT_AN_ANSWER, DataLines
+from providers.watchdog import Watchdog
 
 MAX_ERROR_BODY = 1 << 16  # bytes
 ERROR_WAIT = 5.0  # seconds for the body of an error
 USAGE_WAIT = 5.0  # seconds after the finish: the answer is whole, its figures may still come
 DRAIN = 0.1  # seconds after the last word for the end of the body, without which the connection cannot be used again
-
-
-class Response(Protocol):
-    """What is read of an HTTP response whose body has not been: httpx's, or httpx2's, which the SDKs use."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
 class Reader(ABC):
@@ -99,12 +91,37 @@ async def read_answer(
 ) -> AsyncGenerator[Chunk, None]:
     """The chunks of an answer whose head has come, the first of them until `deadline` (of the loop's clock).
 
+    The clock runs only while we wait: a slow consumer is not a slow server. Noise does not set it back.
+
     Raises Garbled, Refused, TimeoutError and the errors of the response's library: for `provider_errors`.
     """
     await _refuse(response, reader)
-    async with aclosing(_chunks(response, reader, deadline, patience)) as chunks:
-        async for chunk in chunks:
-            yield chunk
+    now = asyncio.get_running_loop().time
+    body = body_of(response)
+    data: bytes | None = b""
+    with closing(Watchdog()) as watchdog:
+        while data is not None:
+            try:
+                with watchdog.until(deadline):
+                    data = await body.read()
+            except (TimeoutError, httpx.HTTPError, httpx2.HTTPError):
+                if reader.finished:
+                    break
+                raise
+            came = False
+            for line in reader.lines.feed(b"\n" if data is None else data):
+                # One by one: what came before an error, even in the same packet, was said.
+                for chunk in reader.read(line):
+                    came = True
+                    yield chunk
+            if came or reader.done:
+                deadline = now() + (patience.between if not reader.finished else DRAIN if reader.done else USAGE_WAIT)
+            if reader.done and not reader.finished:
+                break
+    if not reader.finished:
+        raise reader.cut()
+    for chunk in reader.end():
+        yield chunk
 
 
 async def _refuse(response: Response, reader: Reader) -> None:
@@ -121,37 +138,6 @@ async def _refuse(response: Response, reader: Reader) -> None:
     refused = reader.refused(parsed(body), response.status_code)
     refused.retry_after = refused.retry_after or response.headers.get("retry-after")
     raise refused if response.status_code != 200 or refused.words else Garbled(NOT_AN_ANSWER)
-
-
-async def _chunks(
-    response: Response, reader: Reader, deadline: float, patience: Patience
-) -> AsyncGenerator[Chunk, None]:
-    """The clock runs only while we wait: a slow consumer is not a slow server. Noise does not set it back."""
-    now = asyncio.get_running_loop().time
-    reads = response.aiter_bytes()
-    data: bytes | None = b""
-    while data is not None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                data = await anext(reads, None)
-        except (TimeoutError, httpx.HTTPError, httpx2.HTTPError):
-            if reader.finished:
-                break
-            raise
-        came = False
-        for line in reader.lines.feed(b"\n" if data is None else data):
-            # One by one: what came before an error, even in the same packet, was said.
-            for chunk in reader.read(line):
-                came = True
-                yield chunk
-        if came or reader.done:
-            deadline = now() + (patience.between if not reader.finished else DRAIN if reader.done else USAGE_WAIT)
-        if reader.done and not reader.finished:
-            break
-    if not reader.finished:
-        raise reader.cut()
-    for chunk in reader.end():
-        yield chunk
 
 
 def text_of(value: object) -> str:

@@ -11,8 +11,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from errors import ContentFiltered, ContextTooLong
-from providers.answers import Response
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience, no_thoughts
+from providers.bodies import Response
 from providers.failures import Garbled, Refused, provider_errors, refusal
 from providers.listing import ModelList
 from providers.openai_body import Quirk, another_way, completion_body, first_guess, room_for_thought

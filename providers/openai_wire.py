@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
-from providers.answers import Reader, Response, read_answer, text_of
+from providers.answers import Reader, read_answer, text_of
 from providers.base import (
     Chunk,
     FinishChunk,
@@ -19,6 +19,7 @@ from providers.base import (
     Usage,
     UsageChunk,
 )
+from providers.bodies import Response
 from providers.failures import Refused, provider_errors
 from providers.figures import told_usage
 

@@ -6,12 +6,10 @@ import logging
 from types import ModuleType
 from typing import Any, Self
 
-import anyio
-import httpcore2
 import httpx2
-from httpcore2._backends.anyio import AnyIOStream
 
 from providers.failures import Garbled
+from providers.network import Network
 from providers.sse import NOT_AN_ANSWER
 
 MAX_ERROR_BODY = 1 << 16  # bytes
@@ -28,19 +26,24 @@ async def imported(name: str) -> ModuleType:
     return sdk
 
 
-class BoundedErrors(httpx2.AsyncClient):
+class Client(httpx2.AsyncClient):
+    """On our own network, through a proxy too. Should the library's private parts move, it is on the library's: every
+    answer is the same, and dearer."""
+
+    def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return _on_our_network(super()._init_transport(*args, **options))
+
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return _on_our_network(super()._init_proxy_transport(*args, **options))
+
+
+class BoundedErrors(Client):
     """Cuts the body of an error off at MAX_ERROR_BODY: the SDKs read it to an end that a broken proxy never sends."""
 
     @classmethod
     def connecting(cls, seconds: float) -> Self:
         """A client that waits so long for a connection and for the rest as long as its user does."""
         return cls(timeout=httpx2.Timeout(None, connect=seconds), limits=CONNECTIONS, follow_redirects=True)
-
-    def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
-        transport = super()._init_transport(*args, **options)
-        if isinstance(transport, httpx2.AsyncHTTPTransport):
-            transport._pool._network_backend = _Backend()
-        return transport
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         response = await super().send(request, stream=True, **options)
@@ -53,6 +56,13 @@ class BoundedErrors(httpx2.AsyncClient):
             await response.aclose()
             raise
         return response
+
+
+def _on_our_network(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
+    pool = getattr(transport, "_pool", None)
+    if pool is not None and hasattr(pool, "_network_backend"):
+        pool._network_backend = Network()
+    return transport
 
 
 async def read_bounded(response: httpx2.Response, limit: int) -> bytes:
@@ -79,30 +89,3 @@ async def _cut(response: httpx2.Response) -> httpx2.Response:
 
 
 _OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}
-
-
-class _Stream(AnyIOStream):
-    """Reads without a cancel scope where no time limit is set: the limit stands further out. Of what a chunk costs that
-    comes as a read of its own, a scope is a fifth."""
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's
-        if timeout is not None:
-            return await super().read(max_bytes, timeout)
-        try:
-            return await self._stream.receive(max_bytes)
-        except anyio.EndOfStream:
-            return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
-            raise httpcore2.ReadError(exc) from exc
-
-    async def start_tls(self, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _of_ours(await super().start_tls(*args, **options))
-
-
-class _Backend(httpcore2.AnyIOBackend):
-    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _of_ours(await super().connect_tcp(*args, **options))
-
-
-def _of_ours(stream: httpcore2.AsyncNetworkStream) -> httpcore2.AsyncNetworkStream:
-    return _Stream(stream._stream) if isinstance(stream, AnyIOStream) else stream

@@ -23,6 +23,7 @@ from providers.base import (
     Turn,
     UsageChunk,
 )
+from providers.bodies import ChunkedBody
 from providers.figures import MOST_TOKENS
 from tests.providers.fakes.base import Fake, Told
 from tests.providers.fakes.steps import (
@@ -276,6 +277,27 @@ class ProviderConformance(ABC):
             async for _ in chunks:
                 times.append(time.monotonic())
         assert times[1] - times[0] > 0.2
+        await provider.aclose()
+
+    async def test_an_answer_is_read_from_the_connection_itself(
+        self, fake: Fake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Why: through the library a chunk costs twice as much, and its private parts, where our network goes in, may
+        move. The connection is the library's again when the answer is whole."""
+        read: list[ChunkedBody] = []
+        library = ChunkedBody.read
+
+        async def noted(body: ChunkedBody) -> bytes | None:
+            read.append(body)
+            return await library(body)
+
+        monkeypatch.setattr(ChunkedBody, "read", noted)
+        provider = fake.provider(fake.key, CALM)
+        for _ in range(3):
+            assert await told_by_steps(fake, provider, *ANSWERS["slow"]) == expected(fake, ANSWERS["slow"])
+        assert len(set(read)) == 3
+        assert len(read) > 6
+        assert fake.connections == 1
         await provider.aclose()
 
     async def test_many_at_a_time(self, fake: Fake) -> None:

@@ -1,11 +1,13 @@
 """The real embedded model, fetched once into the checkout's cache, and other server processes of its directory."""
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from providers.fetch import fetch
 from providers.local import LocalProvider
@@ -16,7 +18,21 @@ from tests.providers.wheels import index, no_network
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "models"
 
+LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+ON_BOTH_LOOPS = {"test_bodies", "test_network", "test_openai", "test_watchdog"}
+"""What stands on the loops' own transports and timers: the server runs on uvloop where there is one."""
+
 StartMember = Callable[[], Member]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return LOOPS if item.path.stem in ON_BOTH_LOOPS else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")

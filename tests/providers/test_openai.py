@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
 
-import anyio
 import pytest
 
 from errors import ErrorCode
@@ -14,7 +12,7 @@ from providers.vendors import OPENAI
 from tests.providers.conformance import ANSWERS, HTML, ProviderConformance, asking, expected, told_by
 from tests.providers.fakes.base import Seen, Told
 from tests.providers.fakes.openai import OpenAIFake
-from tests.providers.fakes.steps import Failure, Finish, Page, Refuse, Say, Wait
+from tests.providers.fakes.steps import Failure, Page, Refuse
 
 TEXT = ANSWERS["text"]
 
@@ -135,22 +133,6 @@ class TestAsking:
             monkeypatch.setenv(name, "private")
         await told_by(provider, asking(server))
         assert "private" not in str(server.seen[0])
-
-    async def test_a_chunk_is_read_without_a_cancel_scope_of_its_own(
-        self, server: OpenAIFake, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Why: it is a fifth of what a chunk costs, and the library's private parts, which we replace, may move."""
-        opened: list[object] = []
-        scope = anyio.fail_after
-
-        def counted(delay: float | None, shield: bool = False) -> AbstractContextManager[anyio.CancelScope]:
-            opened.append(delay)
-            return scope(delay, shield)
-
-        monkeypatch.setattr(anyio, "fail_after", counted)
-        server.play(*(step for _ in range(50) for step in (Say("a"), Wait(0.002))), Finish())
-        assert (await told_by(provider, asking(server))).text == "a" * 50
-        assert 0 < len(opened) < 10, "for the connection and the request"
 
     async def test_a_long_error_is_not_read_to_its_end(self, server: OpenAIFake, provider: OpenAIProvider) -> None:
         """A page of 100 MB, of which only the beginning fits into the sockets' buffers, is left at once."""

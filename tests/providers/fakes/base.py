@@ -52,6 +52,8 @@ class Fake(ABC):
         self.left = asyncio.Event()
         self.open = 0
         """Requests that are being answered."""
+        self.connections = 0
+        """That were ever opened."""
         self._address = ""
 
     @abstractmethod
@@ -99,6 +101,7 @@ class Fake(ABC):
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)
+            self.connections += 1
             try:
                 with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     begun: bytes | None = b""
