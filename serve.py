@@ -1,5 +1,6 @@
 """What surrounds the application when it is served: the socket, the banner, the logs, the signals."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -43,6 +44,8 @@ def check_port(host: str, port: int) -> None:
         except socket.gaierror as error:
             raise StartError(f"HOST: {host!r} is not an address of this machine") from error
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise StartError(f"HOST: {host!r} is not an address of this machine") from error
             raise StartError(
                 f"PORT: cannot listen on {host}:{port} ({error.strerror}); set PORT to a free one"
             ) from error

@@ -1,6 +1,7 @@
 """Every setting, typed, read once from the environment and `.env`. Only the roots (app, cli) import this."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
@@ -35,6 +37,8 @@ PLACEHOLDER_SECRETS = frozenset(
 PLACEHOLDER_KEYS = frozenset({"sk-your-openai-key", "sk-ant-your-anthropic-key", "your-google-key"})
 KEY_MARKERS = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 MIN_SECRET_BYTES = 32
+HOST_NAME = re.compile(r"(\*\.)?[^\s*/:?#@]+")
+"""Without scheme and port: the header is compared with it behind its port is taken off."""
 
 
 class Settings(
@@ -76,7 +80,7 @@ class Settings(
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
-            if "*" in host.removeprefix("*.") and host != "*":
+            if host != "*" and not HOST_NAME.fullmatch(host):
                 raise ValueError(f"{host!r} is not a name like chat.example.com, *.example.com or *")
         return value
 
@@ -257,6 +261,7 @@ def load_settings() -> Settings:
         StartError: one line that names every variable at fault.
     """
     try:
+        _check_env_file(Path(".env"))
         settings = Settings()
     except ValidationError as error:
         raise StartError("; ".join(_line(item["loc"], item["msg"]) for item in error.errors())) from None
@@ -264,6 +269,16 @@ def load_settings() -> Settings:
         raise StartError(".env: not UTF-8") from None
     settings.check()
     return settings
+
+
+def _check_env_file(path: Path) -> None:
+    """python-dotenv leaves out a line that it cannot read, and the setting would keep its default."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        wrong = next((binding.original.line for binding in parse_stream(file) if binding.error), None)
+    if wrong is not None:
+        raise StartError(f".env: line {wrong} cannot be read; is a quotation mark missing?")
 
 
 def _line(location: tuple[int | str, ...], message: str) -> str:

@@ -140,6 +140,9 @@ class TestTheGuides:
         ({"RATE_LIMITS": "perhaps"}, ["RATE_LIMITS"]),
         ({"TRUSTED_PROXIES": "*"}, ["TRUSTED_PROXIES"]),
         ({"TRUSTED_PROXIES": "10.0.0.1,proxy.example"}, ["TRUSTED_PROXIES"]),
+        ({"ALLOWED_HOSTS": "https://chat.example.com"}, ["ALLOWED_HOSTS", "https://chat.example.com"]),
+        ({"ALLOWED_HOSTS": "chat.example.com:8000"}, ["ALLOWED_HOSTS", "chat.example.com:8000"]),
+        ({"ALLOWED_HOSTS": "a.example.com b.example.com"}, ["ALLOWED_HOSTS"]),
         ({"RUN_SECONDS": "0"}, ["RUN_SECONDS"]),
         ({"PORT": "x", "RUN_QUEUE": "-1"}, ["PORT", "RUN_QUEUE"]),
     ],
@@ -190,6 +193,15 @@ def test_the_env_file_is_read(load: Load, tmp_path: Path, text: bytes) -> None:
 def test_an_env_file_that_is_no_text_is_said(load: Load, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
     assert refused(load).startswith(".env")
+
+
+@pytest.mark.parametrize("line", ['LEGACY_SOCKET="token', "SECRET_KEY='half a secret", "LOG_LEVEL=info\nPORT 9000"])
+def test_a_line_of_the_env_file_that_cannot_be_read_is_said(load: Load, tmp_path: Path, line: str) -> None:
+    """It was left out: with LEGACY_SOCKET="token the socket was open to guests."""
+    (tmp_path / ".env").write_text(f"# ours\n{line}\n", encoding="utf-8")
+    said = refused(load)
+    assert said.startswith(".env: line ")
+    assert "half a secret" not in said
 
 
 class TestDatabase:
