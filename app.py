@@ -39,9 +39,9 @@ from chat.search import Searches
 from chat.sending import Sendings
 from chat.titles import Titles
 from chat.typing import Typing
-from errors import StartError
+from errors import StartError, Unavailable
 from model_providers import open_catalog
-from models.migrate import migrate
+from models.migrate import migrate, reason_of
 from models.opening import open_database
 from models.usage import Limits
 from protocols import BoundedHttp, BoundedSocket
@@ -184,6 +184,10 @@ def create_app(settings: Settings) -> FastAPI:
             services = await stack.enter_async_context(build_services(settings))
         except (StartError, OSError) as error:
             app.state.start_error = error
+            raise
+        except Unavailable as error:
+            reason = f"cannot use {settings.database} as the database ({reason_of(error)})"
+            app.state.start_error = StartError(f"DATABASE_URL: {reason}")
             raise
         async with stack:
             app.state.services = services

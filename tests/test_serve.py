@@ -14,8 +14,10 @@ import pytest
 from websockets.sync.client import connect
 
 from errors import StartError
+from models.address import PostgresAddress
 from serve import WithoutQueries, banner, check_port, port_of_command, print_once
 from tests.conftest import StartServer, register_on
+from tests.databases import look
 from tests.server import ROOT, Server, environment, free_port
 
 PYTHON = [sys.executable, "app.py"]
@@ -149,6 +151,16 @@ class TestStart:
         for host in ("192.0.2.1", "nowhere.invalid"):
             with pytest.raises(StartError, match=r"^HOST: "):
                 check_port(host, free_port())
+
+    def test_on_a_standby_is_one_line_that_says_so(self, tmp_path: Path, postgres_address: PostgresAddress) -> None:
+        """It reads, has all migrations and takes no writes."""
+        name = postgres_address.dsn.rpartition("/")[2]
+        look(postgres_address, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        code, printed = fail_to_start(tmp_path, PYTHON, DATABASE_URL=postgres_address.dsn)
+        assert code == 1
+        assert "DATABASE_URL: cannot use" in printed
+        assert "read-only" in printed
+        assert "Traceback" not in printed
 
     @COMMANDS
     @pytest.mark.parametrize("workers", ["1", "4"])
