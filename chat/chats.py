@@ -16,6 +16,7 @@ from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_mo
 from chat.jobs import Work
 from chat.keys import KeyTaken, check_key
 from chat.log import RunLog
+from chat.places import admit
 from chat.unbroken import unbroken
 from errors import BadUserInput, Conflict, NotFound, Unavailable, error_for
 from models.columns import utc_now
@@ -124,6 +125,8 @@ class Chats:
             async with self._database.write() as session:
                 if user_id is not None:
                     await check_key(session, user_id, key)
+                if purpose is None:
+                    await admit(session, self._engine.limits, user_id)
                 session.add(run)
                 await reserve(session, self._budget, run)
                 await tell_run(session, run)

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 
 from bus.base import Bus
 from chat.admission import FairGate
@@ -16,16 +16,16 @@ from chat.jobs import EngineLimits, Job, Place, Work
 from chat.keeper import Keeper
 from chat.log import RunLog, ended_events
 from chat.mirror import Mirror, Pruned
+from chat.places import Places
 from chat.records import Records, finished_event
 from chat.run import Transition, transition
 from chat.usage import estimate_prompt
 from chat.writer import LogWriter, MovedElsewhere
-from errors import ChatError, RateLimited, Unavailable
+from errors import ChatError, Unavailable
 from models.columns import utc_now
 from models.database import Database
 from models.journal import Packed
 from models.run import Run, RunStatus, request_cancel
-from rates import Rates
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class Engine:
         self._kept: OrderedDict[str, Job] = OrderedDict()
         self._unstored: dict[str, Job] = {}
         """Runs that have ended, which the database would not take: the keeper goes on trying."""
-        self._per_user: Counter[str | None] = Counter()
-        self._begun = Rates(limits.per_minute)
+        self.places = Places(limits)
         self._gate = FairGate(limits.per_process)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -100,35 +99,17 @@ class Engine:
         refused_at = max(self._database.refused_at, self.writer.refused_at)
         return time.monotonic() - refused_at > REFUSED_SECONDS
 
-    @contextmanager
-    def place(self, user_id: str | None) -> Iterator[Place]:
-        """Reserve a place for one run; given back if the block leaves without `launch`.
+    def place(self, user_id: str | None, *, again: bool = False) -> AbstractContextManager[Place]:
+        """Reserve a place in this process for one run; given back if the block leaves without `launch`. What the user
+        may have over all processes is asked where the run is stored (`admit`). `again`: it is stored already.
 
         Raises:
-            RateLimited: the user has too many runs under way.
+            RateLimited: the user has too many runs under way, or began too many.
             Unavailable: the queue is full, or the server is stopping.
         """
         if self._closing:
             raise Unavailable("The server is stopping; try again", retry_after=2)
-        limits = self.limits
-        if limits.counted and self._per_user.total() >= limits.per_process + limits.queue:
-            raise Unavailable("Too many answers are waiting; try again", retry_after=5)
-        if limits.counted and user_id is not None and self._per_user[user_id] >= limits.per_user:
-            raise RateLimited(f"At most {limits.per_user} answers at a time", retry_after=2)
-        if user_id is not None and (wait := self._begun.take(user_id)):
-            raise RateLimited(f"At most {limits.per_minute} answers a minute", retry_after=wait)
-        place = Place(user_id)
-        self._per_user[user_id] += 1
-        try:
-            yield place
-        finally:
-            if not place.used:
-                self._leave(user_id)
-
-    def _leave(self, user_id: str | None) -> None:
-        self._per_user[user_id] -= 1
-        if not self._per_user[user_id]:
-            del self._per_user[user_id]
+        return self.places.take(user_id, again=again)
 
     def claim(self, run: Run) -> Run:
         """Mark a row that is about to be stored as this worker's."""
@@ -173,7 +154,7 @@ class Engine:
             outcome = await self._outcome(job, work, generation)
             await self._end(job, generation, outcome)
         finally:
-            self._leave(job.place.user_id)
+            self.places.leave(job.place.user_id)
             self.writer.close(job.tail)
             job.ended.set()
             self._forget_later(job)

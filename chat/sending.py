@@ -17,6 +17,7 @@ from chat.history import Branch, read_branch
 from chat.inputs import InputLimits, clean, clean_id, clean_max_tokens, clean_model, clean_temperature
 from chat.jobs import Work
 from chat.keys import KeyTaken, check_key
+from chat.places import admit_in
 from chat.unbroken import unbroken
 from errors import BadUserInput, ChatError, Conflict, NotFound, RateLimited, RunActive
 from models.change import ChangeKind
@@ -154,7 +155,7 @@ class Sendings:
             async with self._database.write() as session:
                 await check_key(session, user_id, key)
                 conversation, parent, content = await place(session)
-                before = await self._before(session, conversation, parent, asking.queue)
+                before = await self._before(session, user_id, conversation, parent, asking.queue)
                 requested = clean_model(asking.model) if asking.model is not None else conversation.model
                 candidates = self._catalog.candidates(requested)
                 run = self._engine.claim(
@@ -186,15 +187,15 @@ class Sendings:
             return await Branch.read(session, conversation, None if parent is None else parent.id)
 
     async def _before(
-        self, session: AsyncSession, conversation: Conversation, parent: Message | None, queue: bool
+        self, session: AsyncSession, user_id: str, conversation: Conversation, parent: Message | None, queue: bool
     ) -> Sequence[Run]:
         """The runs that write in the branch of `parent`, to wait for.
 
         Raises:
             RunActive: there is one, and waiting was not asked for.
-            RateLimited: so many are written in the conversation already.
+            RateLimited: so many are written in the conversation already, or by the user anywhere.
         """
-        runs = await runs_writing(session, conversation.id)
+        runs = await admit_in(session, self._engine.limits, user_id, conversation.id)
         if len(runs) >= MAX_WRITING:
             raise RateLimited(f"At most {MAX_WRITING} answers at a time in one conversation", retry_after=2)
         before = () if parent is None else await _above(session, runs, parent.id)
@@ -268,7 +269,7 @@ class Sendings:
                 others = [other for other in runs if other.id != run.id]
                 first = await _above(session, others, run.message_id or "")
             behind = partial(self._wait_for, first) if first else None
-            with self._engine.place(run.user_id) as place:
+            with self._engine.place(run.user_id, again=True) as place:
                 run.status, run.started_at, run.attempts = RunStatus.QUEUED, None, []
                 self._engine.launch(place, run, Work(partial(self._prompt, run), candidates, behind), before)
         except ChatError:

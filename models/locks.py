@@ -1,7 +1,8 @@
 """What a transaction takes for itself, where others write at the same time. SQLite has one writer: nothing to take.
 
 Whoever takes several things takes them in this order, or two transactions wait for each other: names held by `hold`,
-conversations, runs, messages, users, their counters of usage, and last the audiences of changes.
+conversations, what users have begun (`run_rate`), runs, messages, users, their counters of usage, and last the
+audiences of changes.
 """
 
 from hashlib import blake2b

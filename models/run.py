@@ -5,9 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, and_, delete, or_, update
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, and_, delete, func, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from models.columns import Millis, utc_now
 from models.conversation import Conversation
@@ -108,6 +109,27 @@ async def runs_writing(session: AsyncSession, conversation_id: str) -> Sequence[
     """The active runs of a conversation, oldest first."""
     query = select(Run).where(Run.conversation_id == conversation_id, col(Run.status).in_(ACTIVE))
     return (await session.exec(query.order_by(col(Run.id)))).all()
+
+
+async def count_under_way(session: AsyncSession, user_id: str) -> int:
+    """Answers of the user's that run or wait."""
+    return (await session.exec(_under_way(user_id))).one()
+
+
+async def runs_writing_and_under_way(
+    session: AsyncSession, conversation_id: str, user_id: str
+) -> tuple[Sequence[Run], int]:
+    """`runs_writing` and `count_under_way` in one statement."""
+    mine = _under_way(user_id).subquery()
+    writing = and_(col(Run.conversation_id) == conversation_id, col(Run.status).in_(ACTIVE))
+    query: Any = select(mine.c[0], Run).select_from(mine).outerjoin(Run, writing)
+    rows = (await session.exec(query.order_by(col(Run.id)))).all()
+    return [run for _, run in rows if run is not None], rows[0][0]
+
+
+def _under_way(user_id: str) -> SelectOfScalar[int]:
+    mine = Run.user_id == user_id, col(Run.status).in_(ACTIVE), col(Run.purpose).is_(None)
+    return select(func.count()).select_from(Run).where(*mine)
 
 
 async def runs_by_ids(session: AsyncSession, ids: Sequence[str]) -> dict[str, Run]:

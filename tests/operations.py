@@ -47,10 +47,10 @@ MUTATIONS = (
     Operation(
         "register",
         mutation("register", 'username: "$new", email: "$new@a.b", password: "password123"', "{ expiresIn }"),
-        5,
-        5,
+        9,
+        9,
     ),
-    Operation("login", mutation("login", 'username: "$name", password: "password123"', "{ expiresIn }"), 4, 4),
+    Operation("login", mutation("login", 'username: "$name", password: "password123"', "{ expiresIn }"), 10, 10),
     Operation("createConversation", mutation("createConversation", f"messages: {PAIR}", CONVERSATION), 7, 9),
     Operation("updateConversation", mutation("updateConversation", 'id: "$conv", title: "t"', CONVERSATION), 4, 5),
     Operation(
@@ -70,27 +70,27 @@ MUTATIONS = (
     Operation(
         "removeMember", mutation("removeMember", 'conversationId: "$conv", userId: "$member"', CONVERSATION), 5, 6
     ),
-    Operation("sendMessage", mutation("sendMessage", 'conversationId: "$conv", content: "hi"', SENT), 15, 16),
-    Operation("editMessage", mutation("editMessage", 'messageId: "$question", content: "hi"', SENT), 20, 21),
-    Operation("regenerate", mutation("regenerate", 'messageId: "$msg"', "{ run { id } }"), 19, 20),
+    Operation("sendMessage", mutation("sendMessage", 'conversationId: "$conv", content: "hi"', SENT), 16, 17),
+    Operation("editMessage", mutation("editMessage", 'messageId: "$question", content: "hi"', SENT), 21, 22),
+    Operation("regenerate", mutation("regenerate", 'messageId: "$msg"', "{ run { id } }"), 20, 21),
     Operation("cancelRun", mutation("cancelRun", 'runId: "$active"', "{ run { status } }"), 2, 2),
     Operation("setTyping", mutation("setTyping", 'conversationId: "$conv"', "{ delivered }"), 1, 1),
-    Operation("chat", mutation("chat", ASK.strip("{} "), "{ content tokens }"), 3, 4),
+    Operation("chat", mutation("chat", ASK.strip("{} "), "{ content tokens }"), 5, 6),
 )
 ACCOUNTS = (
-    Operation("deleteAccount", mutation("deleteAccount", 'password: "password123"', "{ id }"), 28, 28),
+    Operation("deleteAccount", mutation("deleteAccount", 'password: "password123"', "{ id }"), 36, 36),
     Operation("refreshSession", mutation("refreshSession", 'refreshToken: "$refresh"', "{ expiresIn }"), 4, 4),
     Operation(
         "changePassword",
         mutation("changePassword", 'currentPassword: "password123", newPassword: "password124"', "{ expiresIn }"),
-        6,
-        6,
+        14,
+        14,
     ),
     Operation("logout", mutation("logout", "everywhere: true", "{ sessionsEnded }"), 1, 1),
     Operation("revokeSession", mutation("revokeSession", 'id: "$session"', "{ sessionsEnded }"), 1, 1),
     Operation("beginTotp", "mutation { beginTotp { secret } }", 1, 1),
-    Operation("confirmTotp", mutation("confirmTotp", 'code: "$code"', "{ recoveryCodes }"), 4, 4),
-    Operation("disableTotp", mutation("disableTotp", 'code: "$recovery"', "{ user { id } }"), 7, 7),
+    Operation("confirmTotp", mutation("confirmTotp", 'code: "$code"', "{ recoveryCodes }"), 11, 11),
+    Operation("disableTotp", mutation("disableTotp", 'code: "$recovery"', "{ user { id } }"), 12, 12),
     Operation("createApiKey", mutation("createApiKey", 'name: "k"', "{ key }"), 2, 3),
     Operation("revokeApiKey", mutation("revokeApiKey", 'id: "$key"', "{ id }"), 1, 1),
 )
@@ -100,7 +100,7 @@ ELSEWHERE = {"oauthLogin", "beginIdentityLink", "linkIdentity", "unlinkIdentity"
 SUBSCRIPTIONS = (
     # To the first event, or for 0.3 s: what waits for news looks for them meanwhile.
     Operation("runEvents", 'subscription { runEvents(runId: "$active") { seq } }', 4, 4),
-    Operation("chat", f"subscription {{ chat(input: {ASK}) {{ seq }} }}", 3, 4),
+    Operation("chat", f"subscription {{ chat(input: {ASK}) {{ seq }} }}", 5, 6),
     Operation("conversationEvents", 'subscription { conversationEvents(conversationId: "$conv") { cursor } }', 16, 16),
     Operation(
         "viewerEvents",
@@ -116,16 +116,16 @@ REST = (
     Operation(
         "POST /api/auth/register",
         'POST /api/auth/register {"username": "$new", "email": "$new@a.b", "password": "password123"}',
-        5,
-        5,
+        9,
+        9,
     ),
-    Operation("POST /api/auth/login", 'POST /api/auth/login {"username": "$name", "password": "password123"}', 4, 4),
+    Operation("POST /api/auth/login", 'POST /api/auth/login {"username": "$name", "password": "password123"}', 10, 10),
     Operation("GET /api/auth/me", "GET /api/auth/me", 1, 1),
     Operation(
         "POST /api/chat",
         'POST /api/chat {"messages": [{"role": "user", "content": "hi"}], "model": "scripted:words=1"}',
-        4,
-        5,
+        6,
+        7,
     ),
     Operation("GET /api/conversations", "GET /api/conversations", 3, 3),
     Operation("POST /api/conversations", 'POST /api/conversations {"title": "t", "messages": [], "model": "m"}', 6, 8),

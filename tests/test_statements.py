@@ -124,7 +124,10 @@ async def world(address: Address, tmp_path: Path) -> AsyncIterator[World]:
         database_url=url_of(address),
         scripted_model=True,
         embedded_model=False,
-        rate_limits=False,
+        rate_limits=True,
+        runs_per_user=1_000,
+        runs_per_minute=10_000,
+        operations_per_minute=10_000,
         lease_seconds=60,
         tokens_per_day=10**9,
     )

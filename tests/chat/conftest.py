@@ -164,7 +164,7 @@ async def open_core(
         yield Core(database, engine, provider, catalog, conversations, chats, sendings)
         await engine.aclose()
         assert provider.active == 0, "a stream was left open"
-        assert not engine._per_user, "a place was not given back"
+        assert not engine.places.taken, "a place was not given back"
     finally:
         await engine.aclose()
         await bus.aclose()

@@ -282,7 +282,7 @@ async def test_who_may_only_read_starts_nothing(studio: Studio) -> None:
             await attempt
         assert raised.value.code == "FORBIDDEN"
     assert (await studio.row(conversation)).message_count == 2
-    assert not studio.engine._per_user
+    assert not studio.engine.places.taken
 
 
 @pytest.fixture
