@@ -1,6 +1,7 @@
 """The command line: `python cli.py COMMAND`; `--help` lists them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from models.migrate import migrate
 from setting_groups import ROOT
 from settings import Settings, load_settings
 
-STOPPED = 130
+STOPPED, UNREAD = 130, 141
+"""By Ctrl-C, and by a closed pipe: 128 and the signal, as shells have it."""
 SCHEMA_FILE = ROOT / "schema.graphql"
 
 
@@ -121,6 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return STOPPED
+    except BrokenPipeError:
+        # Whoever read it has enough, as `head` does; what is still buffered must not fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bounds import pool_limits
 from bus.redis import RedisBus
 from chat.stats import server_totals
 from errors import StartError, Unavailable
+from model_providers import read_servers
 from models.address import PostgresAddress
 from models.backup import BackupError
 from models.migrate import configuration, head, seen
@@ -61,6 +62,11 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", line, "warning")
     yield Finding("environment", settings.app_env)
     yield Finding("provider keys", ", ".join(settings.provider_keys()) or "none")
+    try:
+        if servers := read_servers(settings):
+            yield Finding("model servers", ", ".join(server.name for server in servers))
+    except StartError as error:
+        yield Finding("model servers", str(error), "problem")
     proxies = ", ".join(settings.trusted_proxies)
     yield Finding("proxies", proxies or "none are trusted: behind one, all clients would be one address")
 

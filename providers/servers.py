@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -82,17 +82,29 @@ class Server(_Entry):
 
 
 def base_url(value: str) -> str:
-    """The address of a server's API without its last slash.
+    """The address of a server's API without its last slash, and without spaces and line breaks around it.
 
     Raises:
         ValueError: it is none, or holds a password.
     """
+    value = value.strip()
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("is not an address like https://example.com/v1")
+    if " " in value or not value.isprintable():
+        raise ValueError("has spaces or characters that are not seen in it")
+    if not _has_a_port_that_can_be(parts):
+        raise ValueError("has a port that is none; ports are 1 to 65535")
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds a user or password; set a key instead")
     return value.rstrip("/")
+
+
+def _has_a_port_that_can_be(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def api_key(value: str) -> str:
@@ -118,6 +130,8 @@ def parse_servers(text: str, variable: Callable[[str], str | None]) -> Sequence[
         return [_server(name, table, variable) for name, table in tables.items()]
     except (tomllib.TOMLDecodeError, ValueError) as error:
         raise StartError(f"MODELS_FILE: {error}") from None
+    except RecursionError:
+        raise StartError("MODELS_FILE: nested too deeply") from None
 
 
 def _tables(file: dict[str, Any]) -> dict[str, Any]:

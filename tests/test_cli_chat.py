@@ -123,3 +123,16 @@ def test_an_answer_comes_as_it_is_written_and_ctrl_c_ends_it(tmp_path: Path) -> 
         person.process.send_signal(signal.SIGINT)
         assert person.process.wait(SECONDS) == 130
         assert time.monotonic() - begun < 15
+
+
+def test_whoever_reads_a_part_of_the_answer_gets_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "cli.py", "chat", "hi", "--model", "scripted:every=0.01,words=3000"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(3) == b"w0 "
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(SECONDS) == 141

@@ -143,3 +143,12 @@ def test_says_that_the_port_is_taken(doctor: Doctor) -> None:
         taken.listen()
         said = doctor(PORT=str(taken.getsockname()[1]))[1]
     assert "warning: listens on    PORT: cannot listen on" in said
+
+
+def test_a_models_file_that_the_server_would_not_start_with(doctor: Doctor, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    code, said = doctor(MODELS_FILE=str(file))
+    assert code == 1
+    assert "problem: model servers MODELS_FILE: cannot read" in said
+    file.write_text("[servers.lab]\nbase_url = 'http://gpu1:8000/v1'\n")
+    assert "model servers lab" in doctor(MODELS_FILE=str(file))[1]

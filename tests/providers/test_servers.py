@@ -42,6 +42,11 @@ def test_a_whole_file() -> None:
     assert (lab.name, lab.key, lab.wish, lab.models) == ("lab", None, None, ())
 
 
+def test_a_line_break_behind_an_address_is_none_of_it() -> None:
+    (server,) = parse_servers('[servers.a]\nbase_url = "http://h/v1\\n"', variable)
+    assert server.base_url == "http://h/v1"
+
+
 def test_a_key_is_in_no_text() -> None:
     assert "hidden" not in repr(parse_servers(WHOLE, variable))
 
@@ -78,6 +83,11 @@ def test_the_example_in_the_module_is_one() -> None:
         ("[servers.a]\nbase_url = 'gpu:8000'", ["servers.a.base_url", "https://example.com/v1"]),
         ("[servers.a]\nbase_url = 'ftp://h/v1'", ["servers.a.base_url"]),
         ("[servers.a]\nbase_url = 'http://[::1'", ["servers.a.base_url"]),
+        ("[servers.a]\nbase_url = 'http://h:99999/v1'", ["servers.a.base_url", "65535"]),
+        ("[servers.a]\nbase_url = 'http://h:port/v1'", ["servers.a.base_url", "65535"]),
+        ("[servers.a]\nbase_url = 'http://h h/v1'", ["servers.a.base_url", "spaces"]),
+        ('[servers.a]\nbase_url = "http://h\\u0001/v1"', ["servers.a.base_url"]),
+        ("a = " + "[" * 5000 + "]" * 5000, ["nested"]),
         ("[servers.a]\nbase_url = 'http://user:hidden@h/v1'", ["servers.a.base_url", "set a key"]),
         ("[servers.a]\nbase_url = 'http://h/v1'\nkey = 'sk-hidden'", ["servers.a", "key_variable"]),
         ("[servers.a]\nbase_url = 'http://h/v1'\nurl = 3", ["servers.a.url"]),
