@@ -38,6 +38,7 @@ from chat.members import Members
 from chat.search import Searches
 from chat.sending import Sendings
 from chat.titles import Titles
+from chat.totals import Totals
 from chat.typing import Typing
 from errors import StartError, Unavailable
 from model_providers import open_catalog
@@ -150,6 +151,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             chats=chats,
             sendings=sendings,
             searches=Searches(database),
+            totals=Totals(database),
             happenings=Happenings(database, feed, rights, chats, typing),
             engine=engine,
             erasures=erasures,

@@ -19,6 +19,7 @@ from chat.happenings import Happenings
 from chat.members import Members
 from chat.search import Searches
 from chat.sending import Sendings
+from chat.totals import Totals
 from chat.typing import Typing
 from models.database import Database
 from models.usage import Limits
@@ -67,6 +68,7 @@ class Services:
     members: Members
     sendings: Sendings
     searches: Searches
+    totals: Totals
     happenings: Happenings
     chats: Chats
     engine: Engine

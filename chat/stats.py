@@ -119,7 +119,7 @@ def _cost(nanos: int, runs: int, unpriced: int) -> int | None:
 
 
 async def server_totals(database: Database) -> tuple[int, int]:
-    """Users and conversations of the whole server, for /health."""
+    """Users and conversations of the whole server, counted."""
     async with database.read() as session:
         return await count_users(session), await count_conversations(session)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 
-from chat.stats import server_totals, sockets_elsewhere
+from chat.stats import sockets_elsewhere
 from rest.bodies import Health
 from rest.deps import OpenRoute, Served
 
@@ -32,8 +32,9 @@ async def home(request: Request) -> dict[str, str | dict[str, str]]:
 @router.get("/health")
 async def health(services: Served) -> Health:
     """`timestamp` in UTC with milliseconds; `active_connections` counts open sockets, legacy and GraphQL, of all
-    workers: those of others as of their last heartbeat, a quarter of LEASE_SECONDS ago at most."""
-    users, conversations = await server_totals(services.database)
+    workers: those of others as of their last heartbeat, a quarter of LEASE_SECONDS ago at most. Users and
+    conversations are exact up to 20,000 of both; where there are more, some seconds old."""
+    users, conversations = await services.totals.read()
     elsewhere = await sockets_elsewhere(services.database, services.engine.keeper.worker)
     return Health(
         status="healthy" if services.engine.storing else "degraded",
