@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,34 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from auth.tokens import Tokens
-from models.address import Address
+from models.address import Address, PostgresAddress
 from tests.conftest import Account, register_on
 from tests.databases import look, url_of
 from tests.graph.client import dial
 from tests.graph.http_client import Graph, sse
 from tests.graph.test_sessions import CHANGE, DELETE, LOGOUT, REVOKE
+from tests.redises import Redis
 from tests.rest.talk import SLOW, legacy, question
 from tests.server import SECRET, Server, running
 
 pytestmark = pytest.mark.on_both
 
 WITHIN = 5.0
+AT_ONCE = 1.0
+"""Half of what the poll alone would take at worst."""
 SECONDS = 20
 TYPING = "subscription { typing { userId } }"
 CHAT = f'subscription {{ chat(input: {{messages: [{{role: USER, content: "hi"}}], model: "{SLOW}"}}) {{ seq }} }}'
 LOGIN = "mutation ($input: LoginInput!) { login(input: $input) { accessToken refreshToken } }"
+CREATE_KEY = 'mutation { createApiKey(input: { name: "program" }) { key apiKey { id } } }'
+REVOKE_KEY = "mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { id } }"
 REFRESH = "mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { accessToken refreshToken } }"
 ENDED, EXPIRED = "Token无效", "Token已过期"
 CANCELLED = "The answer was cancelled"
 SOCKET_CODES = {ENDED: 4401, EXPIRED: 4403}
 ERROR_CODES = {ENDED: "UNAUTHENTICATED", EXPIRED: "TOKEN_EXPIRED"}
 
+Ending = Coroutine[Any, Any, Any]
 Open = Callable[[Server, Account, asyncio.Event], Coroutine[Any, Any, str]]
 """Opens something, sets the event, and returns why it was closed once it is."""
 
@@ -154,13 +160,26 @@ async def everything(servers: list[Server], account: Account) -> AsyncIterator[O
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.fixture
-def servers(address: Address, tmp_path: Path) -> Iterator[list[Server]]:
-    settings = {"DATABASE_URL": url_of(address), "REFRESH_GRACE_SECONDS": "0", "RUNS_PER_USER": "100"}
+@contextmanager
+def two_servers(address: Address, folder: Path, **more: str) -> Iterator[list[Server]]:
+    settings = {"DATABASE_URL": url_of(address), "REFRESH_GRACE_SECONDS": "0", "RUNS_PER_USER": "100", **more}
     with ExitStack() as stack:
-        both = [stack.enter_context(running(tmp_path / name, None, **settings)) for name in ("one", "two")]
+        both = [stack.enter_context(running(folder / name, None, **settings)) for name in ("one", "two")]
         yield both
         assert not any("Traceback" in server.log() for server in both)
+
+
+@pytest.fixture
+def servers(address: Address, tmp_path: Path) -> Iterator[list[Server]]:
+    with two_servers(address, tmp_path) as both:
+        yield both
+
+
+@pytest.fixture
+def told(postgres_address: PostgresAddress, tmp_path: Path, redis: Redis) -> Iterator[list[Server]]:
+    """Servers that hear of each other by Redis."""
+    with two_servers(postgres_address, tmp_path, REDIS_URL=redis.url) as both:
+        yield both
 
 
 async def signed_in(client: httpx.AsyncClient, account: Account) -> tuple[Account, str]:
@@ -170,17 +189,24 @@ async def signed_in(client: httpx.AsyncClient, account: Account) -> tuple[Accoun
     return replace(account, token=payload["accessToken"]), payload["refreshToken"]
 
 
+async def with_key(client: httpx.AsyncClient, account: Account) -> tuple[Account, str]:
+    """The user by a new API key, and the key's id."""
+    made = (await Graph(client, account.token).data(CREATE_KEY))["createApiKey"]
+    return replace(account, token=made["key"]), made["apiKey"]["id"]
+
+
 def expiring(account: Account, seconds: int) -> Account:
     return replace(account, token=Tokens(SECRET, 30).issue(account.id, account.session_id, seconds))
 
 
 async def test_whatever_is_open_ends_with_its_right(servers: list[Server], address: Address) -> None:
     first = servers[0]
-    accounts = [register_on(first) for _ in range(7)]
+    accounts = [register_on(first) for _ in range(8)]
     async with httpx.AsyncClient(base_url=first.url, timeout=SECONDS) as client:
-        left, revoked, everywhere, changed, copied, disabled, deleted = accounts
+        left, revoked, everywhere, changed, copied, disabled, deleted, keyed = accounts
         stays, _ = await signed_in(client, left)
         twice, used = await signed_in(client, copied)
+        program, key_id = await with_key(client, keyed)
         following = (await Graph(client).data(REFRESH, token=used))["refreshSession"]
         async with (
             everything(servers, stays) as bystander,
@@ -191,6 +217,7 @@ async def test_whatever_is_open_ends_with_its_right(servers: list[Server], addre
             everything(servers, twice) as five,
             everything(servers, disabled) as six,
             everything(servers, deleted) as seven,
+            everything(servers, program) as eight,
         ):
             begun = time.monotonic()
             await Graph(client, left.token).data(LOGOUT)
@@ -201,8 +228,9 @@ async def test_whatever_is_open_ends_with_its_right(servers: list[Server], addre
             assert await Graph(client).code(REFRESH, token=used) == "UNAUTHENTICATED"
             look(address, "UPDATE user_account SET disabled = true WHERE id = ?", disabled.id)
             await Graph(client, deleted.token).data(DELETE, password=deleted.password)
+            await Graph(client, keyed.token).data(REVOKE_KEY, id=key_id)
             asked = time.monotonic()
-            for opened in (one, two, three, four, five, six):
+            for opened in (one, two, three, four, five, six, eight):
                 assert await opened.reasons() == {ENDED}
             # Its answers are stopped as well, which a stream of one may hear first.
             assert await seven.reasons() - {CANCELLED} == {ENDED}
@@ -218,3 +246,35 @@ async def test_whatever_is_open_ends_with_its_token(servers: list[Server]) -> No
         assert await short.reasons() == {EXPIRED}
         assert 2 < time.monotonic() - begun < 3 + WITHIN
         assert long.untouched
+
+
+async def test_redis_tells_the_other_process_at_once(told: list[Server]) -> None:
+    """Each way of ending a session, and a key's: three times, so that no poll that happens to be due can stand in."""
+    first = told[0]
+    async with httpx.AsyncClient(base_url=first.url, timeout=SECONDS) as client:
+
+        async def log_out(account: Account) -> tuple[Account, Ending]:
+            other, _ = await signed_in(client, account)
+            return other, Graph(client, other.token).data(LOGOUT)
+
+        async def revoke(account: Account) -> tuple[Account, Ending]:
+            phone, _ = await signed_in(client, account)
+            return account, Graph(client, phone.token).data(REVOKE, id=account.session_id)
+
+        async def change(account: Account) -> tuple[Account, Ending]:
+            changed = {"current": account.password, "new": "password124"}
+            return account, Graph(client, account.token).data(CHANGE, **changed)
+
+        async def revoke_key(account: Account) -> tuple[Account, Ending]:
+            program, key_id = await with_key(client, account)
+            return program, Graph(client, account.token).data(REVOKE_KEY, id=key_id)
+
+        for way in (log_out, revoke, change, revoke_key):
+            for _ in range(3):
+                account, ending = await way(register_on(first))
+                async with everything(told, account) as opened:
+                    await ending
+                    asked = time.monotonic()
+                    assert await opened.reasons() == {ENDED}
+                    took = time.monotonic() - asked
+                    assert took < AT_ONCE, f"{way.__name__}: {took:.1f} s"
