@@ -16,11 +16,13 @@ import pytest
 
 from auth.round_trip import challenge_of
 from models.address import Address
+from tests.chat.test_erasures import traces
 from tests.conftest import StartServer, register_on
-from tests.databases import look, url_of
+from tests.databases import everything, look, url_of
 from tests.graph.http_client import Graph, Json
-from tests.graph.test_sessions import CHANGE
+from tests.graph.test_sessions import CHANGE, DELETE
 from tests.identity import CLIENT_ID, CLIENT_SECRET, GitHubFake, consent, github_server, identity_server, know
+from tests.rest.talk import conversation, message
 from tests.server import Server
 from tests.test_second_factor import BEGIN as BEGIN_TOTP
 from tests.test_second_factor import CONFIRM, code_of
@@ -259,6 +261,46 @@ async def test_the_only_way_in_stays(place: Place) -> None:
         token = (await browser.http.post("/api/auth/login", json=body)).json()["access_token"]
         assert await browser.graph(token).code(CHANGE, **first) == "INVALID_CREDENTIALS", "now it has one"
         assert (await browser.graph(token).data(UNLINK, id=only))["unlinkIdentity"]["user"]["identities"] == []
+
+
+async def test_an_account_without_a_password_is_deleted_by_who_signed_in_just_now(place: Place) -> None:
+    know(place.google, "google-leaver", email="leaving@example.com", email_verified=True)
+    async with place.browser() as browser:
+        signed = await browser.login((await browser.trip(GOOGLE, "google-leaver"))["code"])
+        user, old = signed["user"], browser.graph(signed["accessToken"])
+        body = conversation(id="kept", messages=[message("what I said")])
+        headers = {"Authorization": f"Bearer {signed['accessToken']}"}
+        assert (await browser.http.post("/api/conversations", json=body, headers=headers)).status_code == 200
+        key = (await old.data('mutation { createApiKey(input: { name: "a" }) { key } }'))["createApiKey"]["key"]
+
+        look(place.address, "UPDATE user_session SET created_at = created_at - 11 * 60 * 1000")
+        for password in ("", "password123"):
+            (refused,) = (await old.answer(DELETE, password=password))["errors"]
+            assert refused["extensions"]["code"] == "FORBIDDEN"
+            assert refused["message"] == "This account has no password: sign in once more, and do it then"
+        assert await browser.graph(key).code(DELETE, password="") == "FORBIDDEN", "a key stands for nobody"
+        assert (await old.data("{ me { id } }"))["me"]["id"] == user["id"]
+
+        young = browser.graph(
+            (await browser.login((await browser.trip(GOOGLE, "google-leaver"))["code"]))["accessToken"]
+        )
+        look(place.address, "UPDATE user_session SET created_at = created_at - 9 * 60 * 1000")
+        assert (await young.data(DELETE, password=""))["deleteAccount"]["id"] == user["id"]
+        assert await young.code("{ me { id } }") == "UNAUTHENTICATED"
+        assert await browser.graph(key).code("{ me { id } }") == "UNAUTHENTICATED"
+        assert traces(place.address, user["id"]) == []
+        if isinstance(place.address, Path):
+            # What is deleted stands in the -wal file until that has come round.
+            look(place.address, "PRAGMA wal_checkpoint(TRUNCATE)")
+        stored = everything(place.address)
+        for text in ("what I said", "leaving@example.com", "google-leaver"):
+            assert text.encode() not in stored
+
+        again = await browser.login((await browser.trip(GOOGLE, "google-leaver"))["code"])
+        assert again["user"]["id"] != user["id"], "the identity is free, and begins anew"
+        assert (await browser.graph(again["accessToken"]).data("{ conversations { edges { node { id } } } }")) == {
+            "conversations": {"edges": []}
+        }
 
 
 async def test_a_second_factor_is_asked_for_all_the_same(place: Place) -> None:
