@@ -1,19 +1,26 @@
 """`cli.py chat` as it is used: a message, a pipe, a terminal, and a server beside it."""
 
+import asyncio
+import fcntl
 import io
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+import app
 import cli
+from cli_chat import Talk
+from providers.base import Role, Turn
+from settings import load_settings
 from tests.server import ROOT, environment, running
 
 SECONDS = 60
@@ -35,7 +42,15 @@ def terminal(data_dir: Path, *arguments: str) -> Iterator["Terminal"]:
     ours, theirs = pty.openpty()
     command = [sys.executable, "cli.py", "chat", *arguments]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=variables(data_dir), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=variables(data_dir),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        # So that the keys are signals, as where somebody sits.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(theirs)
     try:
@@ -59,6 +74,14 @@ class Terminal:
         while words not in self.seen:
             assert time.monotonic() < deadline, self.seen
             self.seen += os.read(self._handle, 4096).decode()
+
+    def rest(self) -> str:
+        """What is left to read of a process that has ended."""
+        os.set_blocking(self._handle, False)
+        with suppress(OSError):
+            while more := os.read(self._handle, 4096).decode():
+                self.seen += more
+        return self.seen
 
     def type(self, line: str) -> None:
         self.seen = ""
@@ -123,6 +146,61 @@ def test_an_answer_comes_as_it_is_written_and_ctrl_c_ends_it(tmp_path: Path) -> 
         person.process.send_signal(signal.SIGINT)
         assert person.process.wait(SECONDS) == 130
         assert time.monotonic() - begun < 15
+
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+def test_ctrl_c_stops_the_answer_alone_and_keeps_what_came(tmp_path: Path) -> None:
+    with terminal(tmp_path, "--model", "scripted:every=0.05,words=3000") as person:
+        person.until("> ")
+        person.type("first\n")
+        person.until("w3 ")
+        begun = time.monotonic()
+        person.type(CTRL_C)
+        person.until("(stopped)\r\n> ")
+        assert time.monotonic() - begun < 15
+        assert "Traceback" not in person.seen
+        person.type("second\n")
+        person.until("w3 ")
+        person.type(CTRL_C)
+        person.until("(stopped)\r\n> ")
+        person.type(CTRL_D)
+        assert person.process.wait(SECONDS) == 1, "the last answer did not come to its end"
+
+
+async def test_what_came_of_a_stopped_answer_is_a_part_of_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables(tmp_path / "data").items():
+        monkeypatch.setenv(name, value)
+    async with asyncio.timeout(SECONDS), app.build_services(load_settings()) as services:
+        talk = Talk(services, "scripted:text=begun,stall", None)
+        answer = asyncio.create_task(talk.ask("go"))
+        while "begun" not in capsys.readouterr().out:
+            await asyncio.sleep(0.01)
+        answer.cancel()
+        await asyncio.wait({answer})
+        assert answer.cancelled()
+        assert talk.turns == [Turn(Role.USER, "go"), Turn(Role.ASSISTANT, "begun")]
+
+
+@pytest.mark.parametrize("leave", [CTRL_C, CTRL_D])
+def test_ctrl_c_at_the_prompt_says_how_to_leave(tmp_path: Path, leave: str) -> None:
+    with terminal(tmp_path) as person:
+        person.until("> ")
+        person.type("half a li")
+        person.until("half a li")
+        person.type(CTRL_C)
+        person.until("(Ctrl-C again, or Ctrl-D, leaves)\r\n> ")
+        person.type("hello\n")
+        person.until("hello\r\nhello \r\n> ")
+        person.type(CTRL_C)
+        person.until("(Ctrl-C again, or Ctrl-D, leaves)\r\n> ")
+        person.type(leave)
+        assert person.process.wait(SECONDS) == 0
+        assert "Traceback" not in person.rest()
 
 
 def test_whoever_reads_a_part_of_the_answer_gets_no_traceback(tmp_path: Path) -> None:
