@@ -29,7 +29,7 @@ from chat.generation import GenerationLimits, Prompt
 from chat.jobs import EngineLimits, Work
 from chat.log import RunLog
 from models.database import Database
-from models.journal import Packed
+from models.journal import Piece
 from models.journal_writer import JournalWriter
 from models.migrate import migrate
 from models.opening import open_database
@@ -132,10 +132,10 @@ async def _follow(log: RunLog, follower: Follower) -> None:
 class NoJournal(JournalWriter):
     """Takes everything and stores nothing: what the log costs without a disk."""
 
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:  # noqa: ARG002
+    async def append(self, worker: str, body: bytes) -> int:  # noqa: ARG002
         return 0
 
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:  # noqa: ARG002
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:  # noqa: ARG002
         return None
 
     async def aclose(self) -> None:

@@ -14,7 +14,7 @@ from stamina import retry_context
 
 from chat.events import RunAttemptFailed, RunFailure
 from chat.inputs import storable
-from chat.writer import Tail
+from chat.tail import Tail
 from errors import ProviderError
 from models.columns import to_millis, utc_now
 from models.run import Run

@@ -1,7 +1,5 @@
 """Events as they are stored: a short list, the kind first. An older log must stay readable: kinds are only added."""
 
-from typing import Any
-
 from chat.events import (
     RunAttemptFailed,
     RunEvent,
@@ -13,10 +11,9 @@ from chat.events import (
     RunTextDelta,
 )
 from errors import ErrorCode
+from models.journal import Encoded
 from models.run import RunStatus
 from providers.base import FinishReason, Usage
-
-Encoded = list[Any]
 
 
 def encode_event(event: RunEvent) -> Encoded:

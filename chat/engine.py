@@ -24,7 +24,7 @@ from chat.writer import LogWriter, MovedElsewhere
 from errors import ChatError, Unavailable
 from models.columns import utc_now
 from models.database import Database
-from models.journal import Packed
+from models.journal import Piece
 from models.run import Run, RunStatus, request_cancel
 
 logger = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ class Engine:
         self.writer.start(self.keeper.worker)
         await self.keeper.start()
 
-    async def _stored(self, row: int, entries: Sequence[Packed]) -> None:
+    async def _stored(self, row: int, entries: Sequence[Piece], body: bytes) -> None:
         self._mirror.told(row)
-        await self._herald.window(row, entries)
+        await self._herald.window(row, entries, body)
 
     async def drain(self) -> None:
         """Take no more runs; let those under way finish for the grace, then mark them INTERRUPTED."""
@@ -228,7 +228,7 @@ class Engine:
             job.log.append(event)
             await self._herald.end(event)
 
-    async def _stored_end(self, job: Job, rest: Packed | None) -> RunFinished | None:
+    async def _stored_end(self, job: Job, rest: Piece | None) -> RunFinished | None:
         """Raises Unavailable: not now."""
         try:
             return await self._records.finished(job.run, job.log, rest, keep=job.on_disk)

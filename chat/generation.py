@@ -14,8 +14,8 @@ from chat.inputs import storable
 from chat.patience import Patience
 from chat.prompt import estimate_turns, trim
 from chat.run import Transition, transition
+from chat.tail import Tail
 from chat.usage import believed, estimated, priced, refused, set_usage
-from chat.writer import Tail
 from errors import ContentFiltered, ErrorCode, ProviderError, ProviderTimeout
 from models.columns import utc_now
 from models.run import Run, RunStatus
@@ -24,7 +24,7 @@ from providers.base import (
     FinishChunk,
     FinishReason,
     GenerationRequest,
-    ReasoningChunk,
+    TextChunk,
     Turn,
     Usage,
     UsageChunk,
@@ -85,6 +85,7 @@ class Generation:
     _room: int = field(init=False)
     _began: bool = False
     _blank: int = 0
+    _reason: FinishReason | None = None
     _last_seconds: float = field(init=False)
     _begun_at: float = field(default_factory=time.monotonic)
 
@@ -116,41 +117,53 @@ class Generation:
             max_tokens=prompt.max_tokens,
         )
         self._sent, self._price, self.usage = request.turns, candidate.model.price, None
-        self._blank = 0
-        reason: FinishReason | None = None
+        self._blank, self._reason = 0, None
+        next_seconds = self.limits.next_token
         try:
             async with (
                 Patience(self.limits.first_token) as patience,
                 aclosing(candidate.provider.stream(request)) as stream,
             ):
                 async for chunk in stream:
-                    reason = self._take(chunk) or reason
+                    moved = self._take(chunk)
                     if self._room < 0:
                         break
-                    if reason is not None:
+                    if self._reason is not None:
                         patience.renew(self._last_seconds)
-                    elif self._moves_on(chunk):
-                        patience.renew(self.limits.next_token)
+                    elif moved:
+                        patience.renew(next_seconds)
         except ProviderError as error:
             # Behind its finish the answer is whole, whatever becomes of the connection.
-            if reason is None:
+            if self._reason is None:
                 if refused(error) and self.run.time_to_first_token_ms is None:
                     self._sent = None
                 raise
+        reason = self._reason
         if reason is None:
             raise ProviderError("The model's provider stopped in the middle of the answer; try again")
         if reason is FinishReason.CONTENT_FILTER and self._room == self.limits.chars:
             raise ContentFiltered
         return Outcome(Transition.COMPLETE, finish_reason=reason)
 
-    def _moves_on(self, chunk: Chunk) -> bool:
-        """Whether there is more of the answer than before. Some models end up in spaces and line breaks for ever.
+    def _take(self, chunk: Chunk) -> bool:
+        """Write a chunk to the log; whether there is more of the answer than before.
 
         Raises:
-            ProviderError: this one has.
+            ProviderError: it is endless white space, in which some models end up.
         """
-        if isinstance(chunk, (UsageChunk, FinishChunk)):
+        if isinstance(chunk, UsageChunk):
+            self.usage = chunk.usage
             return False
+        if not self._began:
+            self._started()
+        if isinstance(chunk, FinishChunk):
+            self._reason = chunk.reason
+            return False
+        text = chunk.text
+        if len(text) > self._room:
+            text, self._reason = text[: self._room], FinishReason.LENGTH
+        self._room -= len(chunk.text)
+        self.tail.delta(RunTextDelta if isinstance(chunk, TextChunk) else RunReasoningDelta, storable(text))
         if chunk.text and not chunk.text.isspace():
             self._blank = 0
             return True
@@ -158,20 +171,6 @@ class Generation:
         if self._blank > MOST_BLANKS:
             raise ProviderError("The model went on with nothing but spaces; try again")
         return False
-
-    def _take(self, chunk: Chunk) -> FinishReason | None:
-        """Write a chunk to the log; the reason if it is the last one with text."""
-        if isinstance(chunk, UsageChunk):
-            self.usage = chunk.usage
-            return None
-        if not self._began:
-            self._started()
-        if isinstance(chunk, FinishChunk):
-            return chunk.reason
-        kind = RunReasoningDelta if isinstance(chunk, ReasoningChunk) else RunTextDelta
-        self.tail.delta(kind, storable(chunk.text[: self._room]))
-        self._room -= len(chunk.text)
-        return FinishReason.LENGTH if self._room < 0 else None
 
     def _started(self) -> None:
         run, self._began = self.run, True

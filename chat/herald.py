@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from bus.base import Bus
 from chat.codec import encode_event
 from chat.events import RunFinished
-from models.journal import Entry, Packed, decode, encode, pack
+from models.journal import Entry, Piece, decode, encode
 
 LOG, ENDS, CANCELS = "log", "ends", "cancels"
 WINDOWS = 512
@@ -26,23 +26,22 @@ class Herald:
     def reaches_others(self) -> bool:
         return self._bus.reaches_others
 
-    async def window(self, row: int, entries: Sequence[Packed]) -> None:
-        """This window has been stored as this row of the journal: one message for all runs of the process. Not for this
-        process, where the runs are themselves."""
-        body = encode(entries)
+    async def window(self, row: int, entries: Sequence[Piece], body: bytes) -> None:
+        """This window has been stored as this row of the journal, with this body: one message for all runs of the
+        process. Not for this process, where the runs are themselves."""
         if len(body) > LARGEST_BYTES:
-            body = encode([entry._replace(events=b"") for entry in entries])
+            body = encode([(run_id, first_seq, []) for run_id, first_seq, _ in entries])
         await self._bus.publish(LOG, b"%d %b" % (row, body), here=False)
 
     async def end(self, event: RunFinished) -> None:
         """The end of a run has been stored."""
-        await self._tell_end(event.run_id, pack(event.run_id, event.seq, [encode_event(event)]))
+        await self._tell_end(event.run_id, (event.run_id, event.seq, [encode_event(event)]))
 
     async def ended(self, run_id: str) -> None:
         """A run that another process may be followed at has been ended here: look."""
-        await self._tell_end(run_id, pack(run_id, 0, []))
+        await self._tell_end(run_id, (run_id, 0, []))
 
-    async def _tell_end(self, run_id: str, entry: Packed) -> None:
+    async def _tell_end(self, run_id: str, entry: Piece) -> None:
         await self._bus.publish(LOG, b"%d %b" % (NO_ROW, encode([entry])))
         await self._bus.publish(ENDS, run_id.encode())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from chat.generation import GenerationLimits, Outcome, Prompt
 from chat.log import RunLog
 from chat.run import Transition
-from chat.writer import Tail
+from chat.tail import Tail
 from models.run import Run
 from providers.catalog import Candidate
 

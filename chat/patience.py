@@ -20,22 +20,26 @@ class Patience:
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + seconds
         self._timeout = asyncio.timeout(None)
-        self._timer = self._loop.call_at(self._until, self._look)
+        self._wait()
 
     def renew(self, seconds: float) -> None:
         """From now on it may be silent for so long."""
         self._seconds, self._what = seconds, "go on"
-        self._until = self._loop.time() + seconds
-        if self._until < self._timer.when():
+        self._until = until = self._loop.time() + seconds
+        if until < self._due:
             self._timer.cancel()
-            self._timer = self._loop.call_at(self._until, self._look)
+            self._wait()
 
     def _look(self) -> None:
         now = self._loop.time()
         if now >= self._until:
             self._timeout.reschedule(now)
         else:
-            self._timer = self._loop.call_at(self._until, self._look)
+            self._wait()
+
+    def _wait(self) -> None:
+        self._due = self._until
+        self._timer = self._loop.call_at(self._due, self._look)
 
     async def __aenter__(self) -> "Patience":
         await self._timeout.__aenter__()

@@ -17,7 +17,7 @@ from chat.usage import usage_of
 from errors import ErrorCode, Unavailable
 from models.conversation import take_conversations, touch_conversation
 from models.database import Database
-from models.journal import Packed, add_journal, add_segment, delete_segments, pack
+from models.journal import Piece, add_journal, add_segment, delete_segments
 from models.message import Message, MessageStatus, finish_message
 from models.run import Run, RunStatus, finish_run, start_run
 from providers.base import FinishReason
@@ -72,7 +72,7 @@ class Records:
         if self._starter is not None:
             await asyncio.wait({self._starter})
 
-    async def finished(self, run: Run, log: RunLog, rest: Packed | None, *, keep: bool) -> RunFinished | None:
+    async def finished(self, run: Run, log: RunLog, rest: Piece | None, *, keep: bool) -> RunFinished | None:
         """Store the end of a run, its text and its last event, all in one; None when another worker had ended it.
         `rest`: what of the log has no segment yet; not `keep`: the log goes with the run.
 
@@ -88,7 +88,7 @@ class Records:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def finished_now(self, run: Run, log: RunLog, rest: Packed | None, *, keep: bool) -> RunFinished | None:
+    async def finished_now(self, run: Run, log: RunLog, rest: Piece | None, *, keep: bool) -> RunFinished | None:
         """`finished`, tried once."""
         async with self._database.write() as session:
             event = await end_run(session, run, Text(log.text, log.reasoning))
@@ -135,7 +135,7 @@ async def end_run(session: AsyncSession, run: Run, text: Text) -> RunFinished | 
     await count_run(session, run)
     await tell_run(session, run)
     event = finished_event(run, run.last_seq)
-    await add_journal(session, pack(run.id, event.seq, [encode_event(event)]))
+    await add_journal(session, (run.id, event.seq, [encode_event(event)]))
     return event
 
 

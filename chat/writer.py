@@ -6,22 +6,16 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
-import orjson
-
-from chat.codec import encode_event
-from chat.events import RunEvent, RunReasoningDelta, RunTextDelta
 from chat.log import RunLog
+from chat.tail import Batch, Tail
 from errors import ChatError, Unavailable
-from models.journal import Packed
+from models.journal import Piece, encode
 from models.journal_writer import Fenced, JournalWriter
 
 logger = logging.getLogger(__name__)
 
-Delta = type[RunTextDelta] | type[RunReasoningDelta]
-Make = Callable[[str, int], RunEvent]
-OnStored = Callable[[int, Sequence[Packed]], Awaitable[None]]
+OnStored = Callable[[int, Sequence[Piece], bytes], Awaitable[None]]
 
 SEGMENT_SECONDS = 1.0
 JOURNAL_SECONDS = 5.0
@@ -35,135 +29,6 @@ class MovedElsewhere(Unavailable):
     """Another process has taken this log over: what follows is in the database."""
 
     default_message = "The answer goes on elsewhere; ask for it again"
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one run has in a window: numbered, and as it is stored."""
-
-    tail: "Tail"
-    events: list[RunEvent]
-    packed: Packed
-
-
-class Tail:
-    """One run's end of the log on the writing side: what has no number yet, and what has no segment yet.
-    `worker` is the name under which the run is written; the process may have lost it."""
-
-    def __init__(self, log: RunLog, worker: str, writer: "LogWriter") -> None:
-        self.log = log
-        self.worker = worker
-        self._writer = writer
-        self._pending: list[tuple[Delta, list[str]] | Make] = []
-        self._next = log.next_seq
-        self._segment_from = self._next
-        self._unsegmented: list[bytes] = []
-        self._begun = False
-        self._doubted: Batch | None = None
-
-    def delta(self, kind: Delta, text: str) -> None:
-        """Text: joined with what else of its kind comes within the window. The first of a run goes at once."""
-        if not text:
-            return
-        pending = self._pending
-        if pending and isinstance(last := pending[-1], tuple) and last[0] is kind:
-            last[1].append(text)
-            return
-        pending.append((kind, [text]))
-        urgent, self._begun = not self._begun, True
-        self._writer.mark(self, urgent=urgent)
-
-    def event(self, make: Make) -> None:
-        """Any other event, built when its number is known."""
-        self._pending.append(make)
-        self._writer.mark(self, urgent=False)
-
-    @property
-    def idle(self) -> bool:
-        return not self._pending
-
-    @property
-    def segmented(self) -> bool:
-        return not self._unsegmented
-
-    def number(self) -> Batch | None:
-        """Give what is pending its numbers.
-
-        Raises:
-            TypeError: it cannot be stored as it is.
-        """
-        run_id, first = self.log.run_id, self._next
-        seq = first
-        events: list[RunEvent] = []
-        codes: list[object] = []
-        for item in self._pending:
-            if isinstance(item, tuple):
-                kind, texts = item
-                text = texts[0] if len(texts) == 1 else "".join(texts)
-                events.append(kind(run_id, seq, text))
-                codes.append(("t" if kind is RunTextDelta else "r", text))
-            else:
-                event = item(run_id, seq)
-                events.append(event)
-                codes.append(encode_event(event))
-            seq += 1
-        self._pending.clear()
-        if not events:
-            return None
-        self._next = seq
-        return Batch(self, events, Packed(run_id, first, orjson.dumps(codes)[1:-1]))
-
-    def drop_pending(self) -> None:
-        self._pending.clear()
-
-    async def acknowledged(self, after: int | None) -> None:
-        """Who follows at another process may come here with a number before the writer heard that it is stored."""
-        while after is not None and self.log.last_seq < after < self._next and self.log.lost is None:
-            await self._writer.next_commit()
-
-    def doubt(self, batch: Batch) -> None:
-        """Nobody said that this window is stored; it may be all the same, and others may have read it."""
-        self._doubted = batch
-
-    def believe(self) -> None:
-        """Let the run's end hold what is in doubt: stored with it, it takes back nothing that anyone may have seen."""
-        batch, self._doubted = self._doubted, None
-        if batch is not None:
-            self._unsegmented.append(batch.packed.events)
-            self.log.extend(batch.events)
-
-    def stored(self, batch: Batch) -> None:
-        self._unsegmented.append(batch.packed.events)
-        if self.log.lost is None:
-            self.log.extend(batch.events)
-
-    def take_segment(self) -> Packed | None:
-        """What came since the last segment."""
-        if not self._unsegmented:
-            return None
-        entry = Packed(self.log.run_id, self._segment_from, b",".join(self._unsegmented))
-        self._segment_from = self._next
-        self._unsegmented = []
-        return entry
-
-    def put_back(self, entry: Packed) -> None:
-        self._segment_from = entry.first_seq
-        self._unsegmented.insert(0, entry.events)
-
-    async def settled(self) -> None:
-        """Until all that was written is stored, and no segment is on its way.
-
-        Raises:
-            ChatError: the log of this run was given up.
-        """
-        if not self.idle:
-            self._writer.mark(self, urgent=True)
-        while not self.idle or self._writer.is_busy(self):
-            if self.log.lost is not None and not self._writer.is_busy(self):
-                break
-            await self._writer.next_commit()
-        if self.log.lost is not None:
-            raise self.log.lost
 
 
 class LogWriter:
@@ -294,15 +159,14 @@ class LogWriter:
                     waiter.set_result(None)
 
     def _collect(self) -> list[Batch]:
-        """The window's events. One that cannot be written costs its own run alone."""
+        """The window's events. One that cannot be made costs its own run alone."""
         batches: list[Batch] = []
         for tail in self._dirty:
             try:
                 if tail.worker == self.worker and (batch := tail.number()) is not None:
                     batches.append(batch)
             except Exception:
-                logger.exception("run %s: an event cannot be stored", tail.log.run_id)
-                tail.log.lose(Unavailable("The answer could not be stored"))
+                _give_up(tail)
         self._dirty.clear()
         return batches
 
@@ -310,12 +174,12 @@ class LogWriter:
         worker = self.worker
         # A run that was claimed under a name which this process has lost meanwhile.
         self._lose([tail for tail in self._dirty if tail.worker != worker], MovedElsewhere())
-        batches = self._collect()
+        batches, entries, body = _encoded(self._collect())
         if not batches:
             return
-        self._busy = {batch.tail for batch in batches}
+        self._busy = {tail for tail, _, _ in batches}
         try:
-            row = await self._patiently(worker, [batch.packed for batch in batches])
+            row = await self._patiently(worker, body)
         except Fenced:
             self._fenced(worker)
             return
@@ -324,23 +188,23 @@ class LogWriter:
                 logger.exception("a window of the log could not be written")
             reason = error if isinstance(error, ChatError) else Unavailable("The answer could not be stored")
             for batch in batches:
-                batch.tail.doubt(batch)
-            self._lose([batch.tail for batch in batches], reason)
+                batch[0].doubt(batch)
+            self._lose(self._busy, reason)
             return
         finally:
             self._busy = set()
         self.commits += 1
         self._rows.append((self._last_begin, row))
-        for batch in batches:
-            batch.tail.stored(batch)
+        for tail, events, (_, _, encoded) in batches:
+            tail.stored(events, encoded)
         if self.on_stored is not None:
-            await self.on_stored(row, [batch.packed for batch in batches])
+            await self.on_stored(row, entries, body)
 
-    async def _patiently(self, worker: str, entries: list[Packed]) -> int:
+    async def _patiently(self, worker: str, body: bytes) -> int:
         begun, pause = time.monotonic(), 0.02
         while True:
             try:
-                row = await self._journal.append(worker, entries)
+                row = await self._journal.append(worker, body)
             except Unavailable:
                 self.refused_at = time.monotonic()
                 # From the first window that was refused: what came behind it has waited as long.
@@ -392,3 +256,29 @@ class LogWriter:
                 self._rows.popleft()
         finally:
             self._busy = set()
+
+
+def _encoded(batches: list[Batch]) -> tuple[list[Batch], list[Piece], bytes]:
+    """The window as it is stored, encoded at once: three times cheaper than run by run. One event that cannot be stored
+    costs its own run alone."""
+    entries = [entry for _, _, entry in batches]
+    try:
+        return batches, entries, encode(entries)
+    except TypeError:
+        kept = [batch for batch in batches if _storable(*batch)]
+        entries = [entry for _, _, entry in kept]
+        return kept, entries, encode(entries)
+
+
+def _storable(tail: Tail, _: object, entry: Piece) -> bool:
+    try:
+        encode([entry])
+    except TypeError:
+        _give_up(tail)
+        return False
+    return True
+
+
+def _give_up(tail: Tail) -> None:
+    logger.exception("run %s: an event cannot be stored", tail.log.run_id)
+    tail.log.lose(Unavailable("The answer could not be stored"))

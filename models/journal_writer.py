@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from models.journal import Packed
+from models.journal import Piece
 
 
 class Fenced(Exception):
@@ -20,11 +20,11 @@ class JournalWriter(ABC):
     """
 
     @abstractmethod
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
-        """Store one window; the id of its row."""
+    async def append(self, worker: str, body: bytes) -> int:
+        """Store one window, as `encode` makes it; the id of its row."""
 
     @abstractmethod
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:
         """Store segments, and delete the worker's journal rows up to this id."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresErro
 from errors import Unavailable
 from models.address import PostgresAddress
 from models.failures import failure_of
-from models.journal import Packed, encode
+from models.journal import Piece, segment_row
 from models.journal_writer import Fenced, JournalWriter
 from models.postgres_driver import connect, is_away
 
@@ -37,17 +37,16 @@ class PostgresJournal(JournalWriter):
         self._connection: Any = None
         self._turn = asyncio.Lock()
 
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
-        row: int | None = await self._fetch(APPEND, worker, encode(entries))
+    async def append(self, worker: str, body: bytes) -> int:
+        row: int | None = await self._fetch(APPEND, worker, body)
         if row is None:
             raise Fenced
         return row
 
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
-        runs = [entry.run_id for entry in segments]
-        seqs = [entry.first_seq for entry in segments]
-        bodies = [b"[%b]" % entry.events for entry in segments]
-        if not await self._fetch(CHECKPOINT, worker, runs, seqs, bodies, up_to):
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:
+        rows = [segment_row(entry) for entry in segments]
+        columns = [[row[place] for row in rows] for place in range(3)]
+        if not await self._fetch(CHECKPOINT, worker, *columns, up_to):
             raise Fenced
 
     async def _fetch(self, statement: str, *values: object) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from errors import Unavailable
-from models.journal import Packed, encode
+from models.journal import Piece, segment_row
 from models.journal_writer import Fenced, JournalWriter
 from models.sqlite_driver import PRAGMAS
 from models.write_lock import WriteLock
@@ -28,12 +28,11 @@ class SqliteJournal(JournalWriter):
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
-        return await self._run(partial(self._append, worker, encode(entries)))
+    async def append(self, worker: str, body: bytes) -> int:
+        return await self._run(partial(self._append, worker, body))
 
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
-        rows = [(entry.run_id, entry.first_seq, b"[%b]" % entry.events) for entry in segments]
-        await self._run(partial(self._checkpoint, worker, rows, up_to))
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:
+        await self._run(partial(self._checkpoint, worker, [segment_row(entry) for entry in segments], up_to))
 
     async def _run(self, work: Callable[[], T]) -> T:
         async with self._lock.turn(urgent=True):

@@ -29,7 +29,7 @@ from chat.sending import Asking
 from chat.stats import user_stats
 from errors import ModelUnavailable
 from models.conversation import Conversation, list_conversations
-from models.journal import add_segment, pack
+from models.journal import add_segment
 from models.message import Message, MessageStatus
 from models.migrate import migrate
 from models.run import Run, RunStatus
@@ -142,7 +142,7 @@ class Counters(RuleBasedStateMachine):
                 session.add(run)
                 await reserve(session, AMPLE, run)
                 if text:
-                    await add_segment(session, pack(run.id, 0, [["t", text]]))
+                    await add_segment(session, (run.id, 0, [["t", text]]))
             await self.core.engine.keeper.recover()
             assert (await self.core.row(run.id)).status == RunStatus.INTERRUPTED
 

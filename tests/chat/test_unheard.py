@@ -15,7 +15,7 @@ import chat.writer
 from chat.events import RunFinished, text_of
 from errors import BadUserInput, Unavailable
 from models.address import Address
-from models.journal import Packed
+from models.journal import Piece
 from models.journal_writer import JournalWriter
 from models.message import Message
 from models.run import RunStatus
@@ -32,14 +32,14 @@ class Unheard(JournalWriter):
         self.deaf = False
         self.gone = False
 
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
+    async def append(self, worker: str, body: bytes) -> int:
         gone, self.gone = self.gone, self.deaf
-        row = 0 if gone else await self.inner.append(worker, entries)
+        row = 0 if gone else await self.inner.append(worker, body)
         if self.deaf:
             raise Unavailable("The log cannot be written now; try again", retry_after=1)
         return row
 
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:
         if self.deaf:
             raise Unavailable
         await self.inner.checkpoint(worker, segments, up_to)

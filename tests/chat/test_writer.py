@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 import chat.writer
 from chat.events import RunEvent, RunQueued, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.log import RunLog
-from chat.writer import Delta, LogWriter, MovedElsewhere, Tail
+from chat.tail import Delta, Tail
+from chat.writer import LogWriter, MovedElsewhere
 from errors import Unavailable
-from models.journal import Packed
+from models.journal import Entry, Piece, decode, encode
 from models.journal_writer import Fenced, JournalWriter
 from tests.chat.conftest import until
 
@@ -30,7 +30,7 @@ class FakeJournal(JournalWriter):
     """Rows and segments in memory. `failures` are raised in turn; None lets a transaction pass."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, tuple[str, list[Packed]]] = {}
+        self.rows: dict[int, tuple[str, list[Entry]]] = {}
         self.segments: dict[tuple[str, int], list[Any]] = {}
         self.live = {"me"}
         self.failures: list[Exception | None] = []
@@ -46,16 +46,16 @@ class FakeJournal(JournalWriter):
         if worker not in self.live:
             raise Fenced
 
-    async def append(self, worker: str, entries: Sequence[Packed]) -> int:
+    async def append(self, worker: str, body: bytes) -> int:
         await self._turn(worker)
         self.appends += 1
-        self.rows[self.appends] = worker, list(entries)
+        self.rows[self.appends] = worker, decode(body)
         return self.appends
 
-    async def checkpoint(self, worker: str, segments: Sequence[Packed], up_to: int) -> None:
+    async def checkpoint(self, worker: str, segments: Sequence[Piece], up_to: int) -> None:
         await self._turn(worker)
-        for run_id, first, events in segments:
-            self.segments[run_id, first] = orjson.loads(b"[%b]" % events)
+        for run_id, first, events in decode(encode(segments)):
+            self.segments[run_id, first] = events
         self.rows = {row: kept for row, kept in self.rows.items() if row > up_to}
 
     async def aclose(self) -> None:
@@ -65,9 +65,7 @@ class FakeJournal(JournalWriter):
         """What can be read back, as models.journal does it."""
         pieces = [(first, events) for (key, first), events in sorted(self.segments.items()) if key == run_id]
         for _, entries in self.rows.values():
-            pieces += [
-                (entry.first_seq, orjson.loads(b"[%b]" % entry.events)) for entry in entries if entry[0] == run_id
-            ]
+            pieces += [(entry.first_seq, entry.events) for entry in entries if entry.run_id == run_id]
         found: list[Any] = []
         for first, events in pieces:
             if 0 <= len(found) - first < len(events):
@@ -291,7 +289,7 @@ class TestFailures:
             await settling
             rest = tail.take_segment()
             assert rest is not None
-            assert (rest.first_seq, rest.events) == (0, b'["t","a"]')
+            assert rest == (RUN, 0, [("t", "a")])
 
     async def test_the_journal_is_emptied_while_nothing_streams(self) -> None:
         """What is said in a stateless chat is not left on the disk until the next one comes."""

@@ -14,7 +14,7 @@ import models.sqlite_journal
 from errors import Unavailable
 from models.database import Database
 from models.failures import translated
-from models.journal import Packed, delete_segments
+from models.journal import delete_segments, encode
 from models.sqlite import READERS, SqliteDatabase
 from models.user import User, count_users
 from models.worker import register_worker
@@ -207,16 +207,16 @@ async def test_what_is_deleted_is_not_in_the_file_any_more(path: Path) -> None:
     pages long, so it is those that are freed whole which matter."""
     database = SqliteDatabase(path)
     journal = database.journal_writer()
-    secret = b"nobody else's business "
+    secret = "nobody else's business "
     async with database.write() as session:
         await register_worker(session, "me", 60)
-    row = await journal.append("me", [Packed("run_1", 0, b'["t","%b"]' % (secret * 1_000))])
-    await journal.checkpoint("me", [Packed("run_1", 0, b'["t","%b"]' % (secret * 500))], 0)
-    assert secret in on_disk(path)
+    row = await journal.append("me", encode([("run_1", 0, [["t", secret * 1_000]])]))
+    await journal.checkpoint("me", [("run_1", 0, [["t", secret * 500]])], 0)
+    assert secret.encode() in on_disk(path)
     await journal.checkpoint("me", [], row)
     async with database.write() as session:
         await delete_segments(session, ["run_1"])
-    assert secret not in on_disk(path)
+    assert secret.encode() not in on_disk(path)
     await journal.aclose()
     await database.aclose()
 
