@@ -26,7 +26,7 @@ from auth.sessions import Sessions
 from auth.throttle import Throttle
 from auth.tokens import Tokens
 from auth.visits import Visits
-from buses import open_bus, open_counters, open_notices
+from buses import open_bus, open_counters, open_notices, open_sharing
 from chat.access import Rights
 from chat.chats import Chats
 from chat.conversations import Conversations
@@ -118,7 +118,9 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         notices = open_notices(database, bus)
         stack.push_async_callback(notices.aclose)
         typing = Typing(notices, conversations)
-        presence = Presence(traffic)
+        sharing = open_sharing(settings, stack)
+        presence, operations = Presence(traffic, sharing), Operations(traffic, sharing)
+        await sharing.start()
         feed = Feed(database, bus, settings.changes_keep_seconds)
         stack.push_async_callback(feed.aclose)
         rights = Rights(database, feed)
@@ -159,7 +161,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             catalog=catalog,
             budget=budget,
             presence=presence,
-            operations=Operations(traffic),
+            operations=operations,
             limits=web,
             settings=WebSettings(
                 settings.allowed_origins,

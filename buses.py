@@ -7,9 +7,11 @@ from bus.base import Bus, Counters
 from bus.counters import RedisCounters
 from bus.memory import MemoryBus
 from bus.redis import RedisBus
+from bus.tallies import RedisTallies
 from chat.notices import NoticeBus
 from models.database import Database
 from settings import Settings
+from sharing import Sharing
 
 NAMESPACE_CHARS = 16
 
@@ -35,6 +37,15 @@ def open_counters(settings: Settings, stack: AsyncExitStack) -> Counters | None:
     counters = RedisCounters(settings.redis, namespace(settings))
     stack.push_async_callback(counters.aclose)
     return counters
+
+
+def open_sharing(settings: Settings, stack: AsyncExitStack) -> Sharing:
+    """For limits; without Redis each process has its own."""
+    if settings.redis is None or not settings.rate_limits:
+        return Sharing()
+    sharing = Sharing(RedisTallies(settings.redis, namespace(settings)))
+    stack.push_async_callback(sharing.aclose)
+    return sharing
 
 
 def open_notices(database: Database, bus: Bus) -> Bus:

@@ -1,20 +1,20 @@
 """How much one user and one address may ask for, whichever way it comes: operations in a minute, and open sockets."""
 
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from auth.device import Device
 from errors import RateLimited, Unavailable
-from rates import Rates
+from seats import Full, Seats
+from sharing import Sharing
 
 RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficLimits:
-    """Counts, of this process. None: no limit."""
+    """None: no limit. With Redis over all processes, but for the first two, which are bounds of what one can hold."""
 
     sockets: int | None
     guest_sockets: int | None
@@ -31,10 +31,11 @@ class Operations:
     """What counts as one: a request that some route answers, an operation on a GraphQL socket, the opening of a socket,
     a chat or a typing frame on the legacy one."""
 
-    def __init__(self, limits: TrafficLimits) -> None:
-        self._users = Rates(limits.user_operations)
-        self._addresses = Rates(limits.address_operations)
-        self._guests = Rates(limits.guest_chats)
+    def __init__(self, limits: TrafficLimits, sharing: Sharing | None = None) -> None:
+        sharing = sharing or Sharing()
+        self._users = sharing.rates("user", limits.user_operations)
+        self._addresses = sharing.rates("address", limits.address_operations)
+        self._guests = sharing.rates("guest chats", limits.guest_chats)
 
     def of_address(self, device: Device) -> None:
         """Before anything else is looked at, the token too.
@@ -63,56 +64,56 @@ class Operations:
 
 
 class Presence:
-    """The open sockets of this process, counted for /health and bounded."""
+    """The open sockets: those of this process are counted for /health, those of each user and address are bounded over
+    all processes."""
 
-    def __init__(self, limits: TrafficLimits) -> None:
+    def __init__(self, limits: TrafficLimits, sharing: Sharing | None = None) -> None:
+        sharing = sharing or Sharing()
         self._limits = limits
-        self._users: Counter[str] = Counter()
-        self._addresses: Counter[str] = Counter()
+        self._users = sharing.seats("user", limits.user_sockets)
+        self._addresses = sharing.seats("address", limits.address_sockets)
         self.open = 0
         self.guests = 0
 
-    @contextmanager
-    def socket(self, device: Device, *, guest: bool = False) -> Iterator[None]:
-        """Count a socket for as long as the block lasts.
+    async def socket(self, device: Device, *, guest: bool = False) -> ExitStack:
+        """Count a socket until the stack is closed.
 
         Raises:
             Unavailable: there are too many, of this address or of all.
         """
         if _full(self.open, self._limits.sockets) or (guest and _full(self.guests, self._limits.guest_sockets)):
             raise Unavailable("Too many open connections; try again later", retry_after=RETRY_SECONDS)
-        with _counted(self._addresses, device.site, self._limits.address_sockets, "from this address"):
-            self.open += 1
-            self.guests += guest
-            try:
-                yield
-            finally:
-                self.open -= 1
-                self.guests -= guest
+        with ExitStack() as counted:
+            counted.enter_context(self._counted(guest))
+            counted.enter_context(await _taken(self._addresses, device.site, "from this address"))
+            return counted.pop_all()
 
-    @contextmanager
-    def user(self, user_id: str) -> Iterator[None]:
-        """Count one of the open sockets as this user's, for as long as the block lasts.
+    async def user(self, user_id: str) -> ExitStack:
+        """Count one of the open sockets as this user's, until the stack is closed.
 
         Raises:
             Unavailable: the user has too many.
         """
-        with _counted(self._users, user_id, self._limits.user_sockets, "of this user"):
+        return await _taken(self._users, user_id, "of this user")
+
+    @contextmanager
+    def _counted(self, guest: bool) -> Iterator[None]:
+        self.open += 1
+        self.guests += guest
+        try:
             yield
+        finally:
+            self.open -= 1
+            self.guests -= guest
 
 
 def _full(count: int, limit: int | None) -> bool:
     return limit is not None and count >= limit
 
 
-@contextmanager
-def _counted(counts: Counter[str], key: str, limit: int | None, whose: str) -> Iterator[None]:
-    if _full(counts[key], limit):
-        raise Unavailable(f"Too many open connections {whose}; close some", retry_after=RETRY_SECONDS)
-    counts[key] += 1
+async def _taken(seats: Seats, key: str, whose: str) -> ExitStack:
     try:
-        yield
-    finally:
-        counts[key] -= 1
-        if not counts[key]:
-            del counts[key]
+        return await seats.take(key)
+    except Full:
+        message = f"Too many open connections {whose}; close some"
+        raise Unavailable(message, retry_after=RETRY_SECONDS) from None

@@ -51,7 +51,7 @@ async def serve(websocket: WebSocket, runner: Runner, services: Services) -> Non
     device = device_of(websocket)
     try:
         services.operations.of_address(device)
-        with services.presence.socket(device):
+        with await services.presence.socket(device):
             await _serve(websocket, runner, services)
     except (Unavailable, RateLimited) as error:
         # Opened first: a refused handshake has no code that says to come back.
@@ -207,7 +207,7 @@ class Connection:
         try:
             viewer = await self._services.sessions.viewer(token)
             if self._visit.viewer is None:
-                self._seat.enter_context(self._services.presence.user(viewer.id))
+                self._seat.enter_context(await self._services.presence.user(viewer.id))
         except ChatError as error:
             raise closed_for(error) from None
         if self._visit.viewer is not None and self._visit.viewer.id != viewer.id:

@@ -38,9 +38,9 @@ async def legacy_socket(websocket: WebSocket, user_id: str) -> None:
         services.operations.of_address(device)
         caller = await caller_of(websocket, user_id, services)
         with ExitStack() as seats:
-            seats.enter_context(services.presence.socket(device, guest=caller.guest))
+            seats.enter_context(await services.presence.socket(device, guest=caller.guest))
             if caller.viewer is not None:
-                seats.enter_context(services.presence.user(caller.viewer.id))
+                seats.enter_context(await services.presence.user(caller.viewer.id))
             visit = seats.enter_context(services.visits.visit(caller.viewer))
             await Session(websocket, caller, services, visit).run()
     except WebSocketDisconnect:

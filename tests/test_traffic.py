@@ -28,17 +28,17 @@ def limits(**changes: int) -> TrafficLimits:
     return TrafficLimits(**{**every, **changes})
 
 
-def test_sockets_are_counted_by_address_and_by_user_and_given_back() -> None:
+async def test_sockets_are_counted_by_address_and_by_user_and_given_back() -> None:
     presence = Presence(limits(address_sockets=1, user_sockets=1))
-    with presence.socket(HERE), presence.user("a"):
-        with pytest.raises(Unavailable), presence.socket(HERE):
-            pass
-        with pytest.raises(Unavailable), presence.user("a"):
-            pass
-        with presence.socket(THERE), presence.user("b"):
+    with await presence.socket(HERE), await presence.user("a"):
+        with pytest.raises(Unavailable):
+            await presence.socket(HERE)
+        with pytest.raises(Unavailable):
+            await presence.user("a")
+        with await presence.socket(THERE), await presence.user("b"):
             assert presence.open == 2
     assert presence.open == 0
-    with presence.socket(HERE), presence.user("a"):
+    with await presence.socket(HERE), await presence.user("a"):
         pass
 
 
