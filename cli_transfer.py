@@ -10,7 +10,7 @@ from typing import Any
 
 from bounds import input_limits, pool_limits
 from chat.exporting import export_conversations
-from chat.importing import import_conversations
+from chat.importing import Imported, import_conversations
 from chat.transfer import TransferError
 from errors import StartError, Unavailable
 from models.database import Database
@@ -80,7 +80,17 @@ async def _export(arguments: Namespace, _settings: Settings, database: Database,
 
 
 async def _import(arguments: Namespace, settings: Settings, database: Database, user: User) -> str:
-    with arguments.file.open("rb") as opened:
-        done = await import_conversations(database, user.id, input_limits(settings), opened)
+    done = Imported()
+    try:
+        with arguments.file.open("rb") as opened:
+            await import_conversations(database, user.id, input_limits(settings), opened, done)
+    except BaseException:
+        if done.added:
+            sys.stderr.write(f"{_told(user, done)}, before this stopped\n")
+        raise
+    return _told(user, done)
+
+
+def _told(user: User, done: Imported) -> str:
     added = f"{done.added} conversations with {done.messages} messages added"
     return f"{user.username}: {added}, {done.known} were there already"

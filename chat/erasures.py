@@ -62,7 +62,7 @@ class Erasures:
             await self._stop_runs(user_id)
             more = True
             while more:
-                async with self._database.write() as session:
+                async with self._database.turn(), self._database.write() as session:
                     more = await erase_some(session, user_id, AT_ONCE)
             try:
                 async with self._database.write() as session:
@@ -86,11 +86,13 @@ class Erasures:
             if not owned and not joined:
                 return
             for conversation_id in owned:
-                with suppress(NotFound):
-                    await self._conversations.delete(user_id, conversation_id)
+                async with self._database.turn():
+                    with suppress(NotFound):
+                        await self._conversations.delete(user_id, conversation_id)
             for conversation_id in joined:
-                with suppress(NotFound):
-                    await self._members.remove(user_id, conversation_id, user_id)
+                async with self._database.turn():
+                    with suppress(NotFound):
+                        await self._members.remove(user_id, conversation_id, user_id)
 
     async def _resume(self) -> None:
         while True:

@@ -1,11 +1,12 @@
 """Conversations that were exported, here or elsewhere, taken in: each whole or not at all, and each only once."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
+from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.changes import tell_viewers
@@ -15,18 +16,21 @@ from models.change import ChangeKind
 from models.columns import from_millis
 from models.conversation import Conversation, conversation_of
 from models.database import Database
+from models.erasure import close_stage, keep_stage, open_stage
 from models.ids import new_id
 from models.locks import hold
-from models.message import Message, MessageStatus
+from models.message import Message, MessageStatus, activate
 from models.run import ACTIVE, Run, RunStatus
-from models.transfer import Row, add_tree, taken_ids
+from models.transfer import Row, add_tree, hand_over, taken_ids
 from models.user import add_to_counters, user_by_id
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """A message of the longest answer that a server may be set to keep, twice."""
 MAX_MESSAGES = 100_000
 MAX_BYTES = 256 * 1024 * 1024
-"""Of one conversation: it is in memory, and then written in one transaction."""
+"""Of one conversation, which is in memory."""
+AT_ONCE, BYTES_AT_ONCE = 100, 100 * 1024
+"""Messages of one transaction, 40 ms: on SQLite nobody else writes meanwhile, and whoever waited for 5 s is refused."""
 OURS = re.compile(r"[a-z]+_[0-9a-z]{26}")
 MOMENTS = ("created_at", "started_at", "finished_at")
 
@@ -75,15 +79,18 @@ class Draft:
         return branch
 
 
-async def import_conversations(database: Database, user_id: str, limits: InputLimits, file: IO[bytes]) -> Imported:
+async def import_conversations(
+    database: Database, user_id: str, limits: InputLimits, file: IO[bytes], done: Imported | None = None
+) -> Imported:
     """Give the user what the file holds. A conversation that the user has, by its id or by the id that the client
     chose, stays as it is. What was read before a damaged place stays too: the same file, mended, brings the rest.
+    `done` is counted up, for whoever wants to know it also where this does not come to its end.
 
     Raises:
         TransferError: names the line.
         Unavailable: the database cannot be written now.
     """
-    done, draft, seen, line = Imported(), None, End(conversations=0, messages=0), 0
+    done, draft, seen, line = done or Imported(), None, End(conversations=0, messages=0), 0
     items = _items(file)
     for line, size, item in items:
         if isinstance(item, MessageRecord):
@@ -144,27 +151,99 @@ async def _store(database: Database, user_id: str, limits: InputLimits, draft: D
     if record.messages not in {None, len(draft.messages)}:
         told = f"it had {record.messages} messages, and has {len(draft.messages)}"
         raise TransferError(f"line {draft.line}: conversation.messages: {told}")
-    async with database.write() as session:
-        await hold(session, f"conversations of {user_id}")
-        for key in (record.id, record.external_id):
-            if key is not None and await conversation_of(session, user_id, key) is not None:
-                done.known += 1
-                return
-        user = await user_by_id(session, user_id)
-        if user is None or user.conversation_count >= limits.conversations:
-            raise TransferError(f"line {draft.line}: the user may have {limits.conversations} conversations")
-        await _add(session, user_id, draft)
-    done.added += 1
-    done.messages += len(draft.messages)
+    try:
+        if len(draft.messages) <= AT_ONCE and draft.bytes <= BYTES_AT_ONCE:
+            added = await _store_at_once(database, user_id, limits, draft)
+        else:
+            added = await _store_in_portions(database, user_id, limits, draft)
+    except IntegrityError:
+        raise TransferError(f"line {draft.line}: somebody else stored or deleted the same meanwhile") from None
+    done.added += added
+    done.known += not added
+    done.messages += len(draft.messages) if added else 0
 
 
-async def _add(session: AsyncSession, user_id: str, draft: Draft) -> None:
+async def _store_at_once(database: Database, user_id: str, limits: InputLimits, draft: Draft) -> bool:
+    """False: it is there already."""
+    async with database.turn(), database.write() as session:
+        if not await _is_wanted(session, user_id, limits, draft):
+            return False
+        tree = await _tree(session, user_id, draft, user_id)
+        session.add(tree.conversation)
+        await session.flush()
+        await add_tree(session, tree.messages, list(tree.runs.values()), user_id)
+        await _count(session, user_id, tree.conversation)
+    return True
+
+
+async def _store_in_portions(database: Database, user_id: str, limits: InputLimits, draft: Draft) -> bool:
+    """The same of a long one, which is nobody's until it is whole."""
+    async with database.turn(), database.write() as session:
+        if not await _is_wanted(session, user_id, limits, draft):
+            return False
+        stage = await open_stage(session)
+        tree = await _tree(session, user_id, draft, stage)
+        session.add(tree.conversation)
+    for part in _portions(tree.messages):
+        async with database.turn(), database.write() as session:
+            await _keep(session, stage, draft)
+            # Not active yet: what is, is looked for.
+            rows = [row | {"active": False} for row in part]
+            await add_tree(session, rows, [tree.runs[row["id"]] for row in part if row["id"] in tree.runs], user_id)
+    async with database.turn(), database.write() as session:
+        wanted = await _is_wanted(session, user_id, limits, draft)
+        await _keep(session, stage, draft)
+        conversation = await session.get(Conversation, tree.conversation.id)
+        if wanted and conversation is not None:
+            await activate(session, [row["id"] for row in tree.messages if row["active"]])
+            await hand_over(session, conversation, user_id)
+            await _count(session, user_id, conversation)
+            await close_stage(session, stage)
+    return wanted
+
+
+async def _keep(session: AsyncSession, stage: str, draft: Draft) -> None:
+    if not await keep_stage(session, stage):
+        raise TransferError(f"line {draft.line}: this took too long, and what had come was erased; try again")
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    start = size = 0
+    for place, row in enumerate(rows):
+        size += len(row["content"])
+        if place - start == AT_ONCE or (size > BYTES_AT_ONCE and place > start):
+            yield rows[start:place]
+            start, size = place, len(row["content"])
+    yield rows[start:]
+
+
+async def _is_wanted(session: AsyncSession, user_id: str, limits: InputLimits, draft: Draft) -> bool:
+    await hold(session, f"conversations of {user_id}")
+    for key in (draft.record.id, draft.record.external_id):
+        if key is not None and await conversation_of(session, user_id, key) is not None:
+            return False
+    user = await user_by_id(session, user_id)
+    if user is None or user.conversation_count >= limits.conversations:
+        raise TransferError(f"line {draft.line}: the user may have {limits.conversations} conversations")
+    return True
+
+
+class Tree(NamedTuple):
+    """What is stored; `runs` by the ids of the messages that they wrote."""
+
+    conversation: Conversation
+    messages: list[Row]
+    runs: dict[str, Row]
+
+
+async def _tree(session: AsyncSession, user_id: str, draft: Draft, owner_id: str) -> Tree:
+    """`owner_id`: who has it at first."""
     record, active = draft.record, draft.active()
-    ids = await _ids(session, draft)
+    ids = await _free(session, Message, [message.id for message in draft.messages], "msg")
     kept = await _free(session, Conversation, [record.id], "conv")
     conversation = Conversation(
         id=kept[record.id],
-        owner_id=user_id,
+        owner_id=owner_id,
         # By which it is known the next time, where its id is another's.
         external_id=record.external_id or (None if kept[record.id] == record.id else record.id),
         title=record.title,
@@ -177,12 +256,14 @@ async def _add(session: AsyncSession, user_id: str, draft: Draft) -> None:
         message_count=len(active),
         head_id=None if record.head_id is None else ids[record.head_id],
     )
-    session.add(conversation)
-    await session.flush()
     runs = await _free(session, Run, [message.run.id for message in draft.messages if message.run], "run")
     rows = [_message(message, draft, conversation.id, user_id, ids, runs, active) for message in draft.messages]
-    await add_tree(session, rows, [_run(row, message, user_id) for row, message in _written(rows, draft)])
-    await add_to_counters(session, user_id, conversations=1, messages=len(active))
+    written = {row["id"]: _run(row, message, owner_id) for row, message in _written(rows, draft)}
+    return Tree(conversation, rows, written)
+
+
+async def _count(session: AsyncSession, user_id: str, conversation: Conversation) -> None:
+    await add_to_counters(session, user_id, conversations=1, messages=conversation.message_count)
     await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id)
 
 
@@ -192,10 +273,6 @@ def _written(rows: list[Row], draft: Draft) -> Iterator[tuple[Row, MessageRecord
         if message.run is not None and row["run_id"] not in seen:
             seen.add(row["run_id"])
             yield row, message
-
-
-async def _ids(session: AsyncSession, draft: Draft) -> dict[str, str]:
-    return await _free(session, Message, [message.id for message in draft.messages], "msg")
 
 
 async def _free(

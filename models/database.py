@@ -1,5 +1,6 @@
 """The database, whichever it is: sessions for reading, and transactions that write."""
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,7 +26,9 @@ def mark_revoked(session: AsyncSession, conversation_id: str, user_id: str) -> N
 
 class Database(ABC):
     """`on_changed` is called behind a commit that told of changes, with whom they concern; `on_revoked` behind one that
-    took rights away."""
+    took rights away. `one_writer`: whoever writes keeps all others from it."""
+
+    one_writer = False
 
     def __init__(self) -> None:
         self.on_changed: Callable[[AbstractSet[str]], Awaitable[None]] | None = None
@@ -76,6 +79,15 @@ class Database(ABC):
                 self.on_revoked(conversation_id, user_id)
         if told and self.on_changed is not None:
             await self.on_changed(told)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Around one of very many transactions: others have as long for theirs. Where there is one writer, other
+        processes ask again and again, up to 0.1 s apart, and would seldom meet the moment between two."""
+        begun = time.monotonic()
+        yield
+        if self.one_writer:
+            await asyncio.sleep(time.monotonic() - begun)
 
     def _refused(self) -> None:
         self.refused_at = time.monotonic()

@@ -40,6 +40,26 @@ async def close_user(session: AsyncSession, user: User) -> None:
     session.add(Erasure(user_id=user.id))
 
 
+async def open_stage(session: AsyncSession) -> str:
+    """A user that nobody is, who has what is being stored in several transactions: nobody sees it, and where it does
+    not become whole it is erased as a deleted account is."""
+    user = User(username="", username_key="", email="", email_key="", password_hash=None)
+    await close_user(session, user)
+    return user.id
+
+
+async def keep_stage(session: AsyncSession, user_id: str) -> bool:
+    """Somebody still works on it. False: it is being erased."""
+    kept = update(Erasure).where(col(Erasure.user_id) == user_id).values(asked_at=utc_now())
+    return (await session.exec(kept)).rowcount == 1
+
+
+async def close_stage(session: AsyncSession, user_id: str) -> None:
+    """Nothing is the stage's any more."""
+    await session.exec(delete(Erasure).where(col(Erasure.user_id) == user_id))
+    await session.exec(delete(User).where(col(User.id) == user_id))
+
+
 async def open_erasures(session: AsyncSession, before: datetime, limit: int) -> Sequence[str]:
     """The users whose erasure was asked for before this moment, and is not done."""
     query = select(Erasure.user_id).where(col(Erasure.asked_at) < before).order_by(col(Erasure.asked_at))

@@ -60,7 +60,8 @@ class Found:
 
 
 _INDEX = """INSERT INTO message_search (message_id, conversation_id, owner_id, words)
-    SELECT m.id, m.conversation_id, c.owner_id, {words} FROM message m JOIN conversation c ON c.id = m.conversation_id
+    SELECT m.id, m.conversation_id, coalesce(CAST(:owner AS VARCHAR), c.owner_id), {words}
+    FROM message m JOIN conversation c ON c.id = m.conversation_id
     WHERE m.id = :id ON CONFLICT (message_id) DO UPDATE SET words = excluded.words"""
 INDEX = {
     "sqlite": text(_INDEX.format(words=":words")),
@@ -68,15 +69,18 @@ INDEX = {
 }
 
 
-async def index_messages(session: AsyncSession, contents: Iterable[tuple[str, str]]) -> None:
-    """Let messages that are stored be found by these texts: pairs of id and content. One that is gone stays so."""
+async def index_messages(
+    session: AsyncSession, contents: Iterable[tuple[str, str]], owner_id: str | None = None
+) -> None:
+    """Let messages that are stored be found by these texts: pairs of id and content. One that is gone stays so.
+    `owner_id`: whose the conversation is going to be, if it is not yet."""
     dialect = session.get_bind().dialect.name
     rows = []
     for message_id, content in contents:
         words = Words.of(content)
         if words.ordered:
             stored = words.for_sqlite() if dialect == "sqlite" else words.for_postgres()
-            rows.append({"id": message_id, "words": stored})
+            rows.append({"id": message_id, "words": stored, "owner": owner_id})
     if rows:
         await (await session.connection()).execute(INDEX[dialect], rows)
 

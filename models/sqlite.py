@@ -20,6 +20,8 @@ READERS = 8
 
 
 class SqliteDatabase(Database):
+    one_writer = True
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -72,11 +72,22 @@ async def taken_ids(session: AsyncSession, table: type[Message | Run | Conversat
     return found
 
 
-async def add_tree(session: AsyncSession, messages: Sequence[Row], runs: Sequence[Row]) -> None:
-    """Store rows of messages, parents first, and of the runs that wrote them; the messages can be found from now on."""
+async def add_tree(session: AsyncSession, messages: Sequence[Row], runs: Sequence[Row], owner_id: str) -> None:
+    """Store rows of messages, parents first, and of the runs that wrote them. The messages can be found from now on by
+    this user, or from when the conversation is the user's."""
     connection = await session.connection()
     for table, rows in ((Message, messages), (Run, runs)):
         for start in range(0, len(rows), PORTION):
             await connection.execute(insert(table), rows[start : start + PORTION])
     for start in range(0, len(messages), AT_ONCE):
-        await index_messages(session, [(row["id"], row["content"]) for row in messages[start : start + AT_ONCE]])
+        part = [(row["id"], row["content"]) for row in messages[start : start + AT_ONCE]]
+        await index_messages(session, part, owner_id)
+
+
+async def hand_over(session: AsyncSession, conversation: Conversation, owner_id: str) -> None:
+    """The conversation is this user's from now on, and so is what its runs used."""
+    conversation.owner_id = owner_id
+    session.add(conversation)
+    await session.flush()
+    runs = update(Run).where(col(Run.conversation_id) == conversation.id)
+    await session.exec(runs.values(user_id=owner_id))

@@ -68,3 +68,14 @@ def test_a_database_that_is_not_up_to_date_is_said(
     assert cli.main(["export", "somebody", "file"]) == 1
     assert "there is no database yet; run `python cli.py migrate`" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_in_before_the_damage_is_said(owner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = '{"format": "ai-chat-studio/conversations", "version": 1}'
+    one = '{"conversation": {"id": "c%d", "title": "t", "model": "m", "createdAt": 1, "updatedAt": 1}}'
+    said = '{"message": {"id": "a", "role": "USER", "content": "x", "createdAt": 1}}'
+    (tmp_path / "cut").write_text("\n".join((head, one % 1, said, one % 2, said)))
+    assert cli.main(["import", owner, "cut"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"{owner}: 1 conversations with 1 messages added, 0 were there already, before this stopped"
+    assert told[1].startswith("cut, line 6: the file was cut off here")

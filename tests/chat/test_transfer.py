@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from chat import erasures as erasing
+from chat import importing
 from chat.branches import set_head
+from chat.erasures import Erasures
 from chat.exporting import export_conversations
 from chat.importing import Imported, import_conversations
 from chat.inputs import InputLimits
@@ -26,7 +31,8 @@ from models.run import Run
 from models.transfer import whole_tree
 from models.user import User, user_by_id
 from tests.conftest import add_user, all_messages
-from tests.databases import KINDS, Postgres
+from tests.databases import KINDS, Postgres, look
+from tests.people.conftest import open_studio
 
 pytestmark = pytest.mark.on_both
 LIMITS = InputLimits(
@@ -52,6 +58,13 @@ async def elsewhere(other_address: Address) -> AsyncIterator[Database]:
     database = open_database(other_address)
     yield database
     await database.aclose()
+
+
+@pytest.fixture(params=["at once", "in portions"])
+def portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a conversation is stored, which shows nowhere."""
+    if request.param == "in portions":
+        monkeypatch.setattr(importing, "AT_ONCE", 1)
 
 
 async def user_of(database: Database, user_id: str) -> User:
@@ -105,6 +118,7 @@ async def tree_of(database: Database, conversation_id: str) -> list[Any]:
         return [(message, run) async for message, run in whole_tree(session, conversation_id)]
 
 
+@pytest.mark.usefixtures("portions")
 async def test_the_whole_tree_comes_back_on_the_other_database(database: Database, elsewhere: Database) -> None:
     owner, there = await add_user(database), await add_user(elsewhere)
     made = await add_tree(database, owner, external_id="client's")
@@ -133,6 +147,7 @@ async def test_the_whole_tree_comes_back_on_the_other_database(database: Databas
     assert records(again)[1] == records(content)[1]
 
 
+@pytest.mark.usefixtures("portions")
 async def test_a_second_time_adds_nothing(database: Database) -> None:
     """Neither where it came from, nor where it went."""
     owner, other = await add_user(database), await add_user(database)
@@ -145,6 +160,7 @@ async def test_a_second_time_adds_nothing(database: Database) -> None:
     assert (second.added, second.known) == (0, 1)
 
 
+@pytest.mark.usefixtures("portions")
 async def test_ids_that_are_somebody_elses_are_replaced(database: Database) -> None:
     """And tell nobody that they are: the importer has a conversation of its own, theirs is as it was."""
     owner, other = await add_user(database), await add_user(database)
@@ -242,9 +258,76 @@ async def test_what_was_whole_before_the_damage_stays_and_the_mended_file_brings
     assert (done.added, done.known) == (1, 1)
 
 
+@pytest.mark.usefixtures("portions")
 async def test_no_more_than_the_user_may_have(database: Database) -> None:
     user = await add_user(database)
     many = [conversation(id=f"c{number}") for number in range(4)]
     with pytest.raises(TransferError, match="line 5: the user may have 3 conversations"):
         await imported(database, user, document(*many, {"end": {"conversations": 4, "messages": 0}}))
     assert (await user_of(database, user)).conversation_count == 3
+
+
+LARGE = 250
+
+
+def large() -> bytes:
+    """One conversation, which takes three transactions and more."""
+    run = {"status": "COMPLETED", "requestedModel": "m", "model": "m", "provider": "p", "createdAt": 1}
+    lines = [
+        message(id=f"m{number}", content=f"needle number{number}", run=run | {"id": f"r{number}"})
+        for number in range(LARGE)
+    ]
+    for number, line in enumerate(lines[1:]):
+        line["message"]["parentId"] = f"m{number}"
+    head = conversation(headId=f"m{LARGE - 1}", messages=LARGE)
+    return document(head, *lines, {"end": {"conversations": 1, "messages": LARGE}})
+
+
+async def test_a_large_conversation_keeps_nobody_waiting_and_is_seen_when_it_is_whole(
+    address: Address, database: Database
+) -> None:
+    user = await add_user(database)
+    work = asyncio.create_task(imported(database, user, large()))
+    seen = set()
+    while not work.done():
+        seen.add(look(address, "SELECT count(*) FROM message")[0][0])
+        hits = await Searches(database).messages(user, "needle", limit=5)
+        async with database.read() as session:
+            found = await conversation_of(session, user, "c")
+            user_row = await user_by_id(session, user)
+        assert user_row is not None
+        assert (found is None) == (user_row.conversation_count == 0)
+        assert found is not None or not hits
+        await asyncio.sleep(0)
+    assert (await work).messages == LARGE
+    assert {100, 200} & seen, "others have their turn between"
+    hits = await Searches(database).messages(user, f"number{LARGE - 1}", limit=5)
+    assert len(hits) == 1
+    assert look(address, "SELECT count(*) FROM run WHERE user_id = ?", user)[0][0] == LARGE
+    assert look(address, "SELECT count(*) FROM user_account")[0][0] == 1, "nobody else is left"
+    assert look(address, "SELECT count(*) FROM erasure")[0][0] == 0
+
+
+async def test_what_a_stopped_import_leaves_is_nobodys_and_is_erased(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(erasing, "ABANDONED", timedelta(0))
+    async with open_studio(address) as studio:
+        user = await studio.user()
+        work = asyncio.create_task(imported(studio.database, user, large()))
+        while not look(address, "SELECT count(*) FROM message")[0][0]:
+            await asyncio.sleep(0.001)
+        work.cancel()
+        await asyncio.wait({work})
+        assert work.cancelled()
+        assert (await user_of(studio.database, user)).conversation_count == 0
+        erasures = Erasures(studio.database, studio.engine, studio.conversations, studio.members)
+        erasures.start()
+        async with asyncio.timeout(20):
+            while look(address, "SELECT count(*) FROM erasure")[0][0]:
+                await asyncio.sleep(0.02)
+        await erasures.aclose()
+        for table in ("message", "message_search", "conversation", "run"):
+            assert look(address, f"SELECT count(*) FROM {table}")[0][0] == 0
+        assert (await imported(studio.database, user, large())).added == 1
