@@ -18,6 +18,7 @@ from bus.redis import OUTBOX, RedisBus
 from models.ids import new_id
 from tests.bus.conformance import BusConformance, is_quiet, take
 from tests.redises import OwnRedis, Redis, ask
+from tests.waiting import until
 
 SECONDS = 10
 
@@ -93,8 +94,8 @@ class TestChannels:
                 async with bus.subscribe("a"), bus.subscribe("b"):
                     assert bus.reaches_others
                     assert ask(redis.url, "PUBSUB", "CHANNELS", f"{bus._prefix}*") == "*2"
-                await _until(lambda: ask(redis.url, "PUBSUB", "CHANNELS", f"{bus._prefix}*") == "*1")
-            await _until(lambda: ask(redis.url, "PUBSUB", "CHANNELS", f"{bus._prefix}*") == "*0")
+                await until(lambda: ask(redis.url, "PUBSUB", "CHANNELS", f"{bus._prefix}*") == "*1")
+            await until(lambda: ask(redis.url, "PUBSUB", "CHANNELS", f"{bus._prefix}*") == "*0")
             assert bus._listening is None
             assert count("a") == "*2"
             async with bus.subscribe("a") as messages:
@@ -138,14 +139,14 @@ class TestAway:
             await here.publish("a", b"1")
             assert await take(messages, 1) == ["1"]
             own.stop()
-            await _until(lambda: not there.reaches_others)
+            await until(lambda: not there.reaches_others)
             await here.publish("a", b"lost")
             own.start()
             begun = time.monotonic()
-            await _until(lambda: there.reaches_others)
+            await until(lambda: there.reaches_others)
             assert time.monotonic() - begun < 3
             await _until_heard(here, messages)
-            await _until(lambda: "is back" in caplog.text)
+            await until(lambda: "is back" in caplog.text)
 
     async def test_one_that_stands_still_is_noticed(self, own: OwnRedis) -> None:
         """Its connections stay open and nothing comes: followers would wait for ever."""
@@ -154,12 +155,12 @@ class TestAway:
             own.signal(signal.SIGSTOP)
             begun = time.monotonic()
             await here.publish("a", b"1")
-            await _until(lambda: not there.reaches_others)
+            await until(lambda: not there.reaches_others)
             assert time.monotonic() - begun < 4
             async with asyncio.timeout(0.1):
                 await here.publish("a", b"2")
             own.signal(signal.SIGCONT)
-            await _until(lambda: there.reaches_others)
+            await until(lambda: there.reaches_others)
             await _until_heard(here, messages)
 
     async def test_a_connection_that_is_cut_is_made_again(self, own: OwnRedis) -> None:
@@ -169,15 +170,8 @@ class TestAway:
                 assert await take(messages, 1) == [number]
                 ask(own.url, "CLIENT", "KILL", "TYPE", "normal")
                 ask(own.url, "CLIENT", "KILL", "TYPE", "pubsub")
-                await _until(lambda: not there.reaches_others)
-                await _until(lambda: there.reaches_others)
-
-
-async def _until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.01)
+                await until(lambda: not there.reaches_others)
+                await until(lambda: there.reaches_others)
 
 
 async def _until_heard(bus: RedisBus, messages: AsyncGenerator[bytes, None]) -> None:

@@ -1,7 +1,7 @@
 """The core without a transport: a real database, the scripted provider, the real engine."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -175,10 +175,3 @@ async def open_core(
 async def core(address: Address) -> AsyncIterator[Core]:
     async with open_core(address) as opened:
         yield opened
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until this is so."""
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -18,7 +18,8 @@ from chat.prompt import estimate_tokens
 from errors import ErrorCode, ProviderError, ProviderRateLimited
 from models.run import Run, RunStatus
 from providers.base import FinishReason, Role, Turn
-from tests.chat.conftest import GENERATION, Core, OddProvider, open_core, until
+from tests.chat.conftest import GENERATION, Core, OddProvider, open_core
+from tests.waiting import until
 
 TWICE = replace(GENERATION, retry=RetryLimits(2, 10))
 

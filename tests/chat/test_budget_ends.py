@@ -15,8 +15,9 @@ from models.member import MemberRole
 from models.run import RunStatus
 from models.usage import Limits
 from models.worker import renew_lease
-from tests.chat.conftest import SECONDS, Core, open_core, until
+from tests.chat.conftest import SECONDS, Core, open_core
 from tests.chat.spending import PROMPT, ask, chat, held, limited, settled, today
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

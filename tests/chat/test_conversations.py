@@ -20,8 +20,9 @@ from models.message import Message
 from models.run import RunStatus
 from models.user import user_by_id
 from providers.base import Role
-from tests.chat.conftest import INPUTS, Core, open_core, until
+from tests.chat.conftest import INPUTS, Core, open_core
 from tests.conftest import all_messages
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

@@ -12,7 +12,8 @@ from models.columns import utc_now
 from models.message import messages_of
 from models.run import RunStatus
 from providers.base import Role, Turn
-from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core, until
+from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core
+from tests.waiting import until
 
 
 def asking(script: str, key: str | None = None) -> StatelessChat:

@@ -16,7 +16,8 @@ from models.address import Address
 from models.message import Message, MessageStatus, active_branch
 from models.run import Run, RunStatus
 from models.user import User
-from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core, until
+from tests.chat.conftest import GENERATION, SECONDS, Core, OddProvider, open_core
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

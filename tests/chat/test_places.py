@@ -11,8 +11,9 @@ from errors import RateLimited, RunActive
 from models.address import Address
 from models.run import Run, RunStatus
 from providers.base import Role, Turn
-from tests.chat.conftest import SECONDS, Core, open_core, until
+from tests.chat.conftest import SECONDS, Core, open_core
 from tests.log.conftest import worker
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

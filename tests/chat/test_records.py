@@ -19,7 +19,8 @@ from models.user import user_by_id
 from models.worker import renew_lease
 from providers.base import ModelInfo, Role
 from providers.prices import flat_price
-from tests.chat.conftest import SECONDS, Core, OddProvider, open_core, until
+from tests.chat.conftest import SECONDS, Core, OddProvider, open_core
+from tests.waiting import until
 
 BUSY = 0.5
 LONG = "words=2000"

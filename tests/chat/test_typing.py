@@ -8,7 +8,8 @@ import pytest
 from bus.memory import MemoryBus
 from chat.typing import REMEMBERED, Typing, TypingNotice
 from errors import NotFound
-from tests.chat.conftest import SECONDS, Core, until
+from tests.chat.conftest import SECONDS, Core
+from tests.waiting import until
 
 
 class Clock:

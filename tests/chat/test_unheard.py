@@ -19,7 +19,8 @@ from models.journal import Piece
 from models.journal_writer import JournalWriter
 from models.message import Message
 from models.run import RunStatus
-from tests.chat.conftest import SECONDS, Core, open_core, until
+from tests.chat.conftest import SECONDS, Core, open_core
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

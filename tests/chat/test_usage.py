@@ -15,7 +15,8 @@ from models.run import Run, RunStatus
 from models.worker import renew_lease
 from providers.base import ModelInfo, Usage, UsageChunk
 from providers.prices import FREE, NANOS, flat_price
-from tests.chat.conftest import Core, OddProvider, open_core, until
+from tests.chat.conftest import Core, OddProvider, open_core
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 PRICED = "scripted@2/8"

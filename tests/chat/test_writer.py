@@ -18,7 +18,7 @@ from chat.writer import LogWriter, MovedElsewhere
 from errors import Unavailable
 from models.journal import Entry, Piece, decode, encode
 from models.journal_writer import Fenced, JournalWriter
-from tests.chat.conftest import until
+from tests.waiting import until
 
 RUN = "run_1"
 WINDOW = 0.03

@@ -220,9 +220,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_odd(item: pytest.Item) -> bool:
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     return params.get("kind") == KINDS[0] and params.get("opened") in LOST
-
-
-async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)

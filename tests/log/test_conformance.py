@@ -20,7 +20,8 @@ from chat.events import (
 from errors import BadUserInput, Unavailable
 from models.run import Run, RunStatus
 from providers.base import Role
-from tests.log.conftest import OpenSetup, Setup, until
+from tests.log.conftest import OpenSetup, Setup
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

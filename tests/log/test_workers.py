@@ -16,7 +16,8 @@ from models.run import Run, RunStatus
 from models.worker import database_now, fence_the_dead, register_worker, renew_lease
 from tests.chat.conftest import Core, open_core
 from tests.databases import locked, look
-from tests.log.conftest import SECONDS, several_processes, until
+from tests.log.conftest import SECONDS, several_processes
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

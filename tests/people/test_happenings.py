@@ -22,9 +22,10 @@ from models.change import Change, ChangeKind
 from models.conversation import touch_conversation
 from models.journal import JournalRow, Segment
 from models.member import MemberRole
-from tests.chat.conftest import SECONDS, until
+from tests.chat.conftest import SECONDS
 from tests.people.conftest import Studio, open_studio
 from tests.people.told import names, texts
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

@@ -21,8 +21,9 @@ from models.member import MemberRole
 from models.run import RunStatus
 from models.user import User
 from providers.base import Role
-from tests.chat.conftest import SECONDS, until
+from tests.chat.conftest import SECONDS
 from tests.people.conftest import Studio, open_studio
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

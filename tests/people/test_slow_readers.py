@@ -12,9 +12,10 @@ from chat.events import RunFinished
 from chat.gathering import BACKLOG, Gathering
 from chat.happenings import Happening
 from chat.sending import Asking
-from tests.chat.conftest import SECONDS, until
+from tests.chat.conftest import SECONDS
 from tests.people.conftest import Studio
 from tests.people.told import texts
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

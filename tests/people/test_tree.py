@@ -19,8 +19,8 @@ from models.message import Message, MessageStatus, siblings_of
 from models.run import RunStatus
 from models.user import User
 from providers.base import Role
-from tests.chat.conftest import until
 from tests.people.conftest import Studio, open_studio
+from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
 

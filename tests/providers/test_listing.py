@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import httpx2
 import pytest
@@ -9,6 +9,7 @@ from providers import listing
 from providers.base import ModelInfo
 from providers.failures import Garbled, Refused
 from providers.listing import MAX_MODELS, ModelList
+from tests.waiting import until
 
 SECONDS = 5
 
@@ -42,12 +43,6 @@ async def fresh(shelf: Shelf) -> AsyncIterator[ModelList]:
     kept = ModelList("s", shelf.read, 0.01)
     yield kept
     await kept.aclose()
-
-
-async def until(wish: Callable[[], object]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not wish():
-            await asyncio.sleep(0.005)
 
 
 async def test_it_is_read_at_the_start_and_again_and_again(shelf: Shelf, fresh: ModelList) -> None:

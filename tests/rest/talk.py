@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
+from jose import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Account
-from tests.server import Server
+from tests.server import SECRET, Server
 
 Json = dict[str, Any]
 SECONDS = 10.0
 SLOW = "scripted:every=0.05,words=1000"
 """A model whose answer takes 50 s."""
+
+
+def forged(account: Account, seconds: float = 60, secret: str = SECRET, **claims: object) -> str:
+    """A token like ours, with other claims."""
+    now = int(time.time())
+    body = {"sub": account.id, "sid": account.session_id, "typ": "access", "iat": now, "nbf": now, "exp": now + seconds}
+    return jwt.encode({**body, **claims}, secret, algorithm="HS256")
 
 
 def message(content: Any = "hello", **fields: Any) -> Json:

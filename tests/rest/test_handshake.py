@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
-from jose import jwt
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Account, StartServer, register_on
-from tests.rest.talk import legacy
-from tests.server import SECRET, Server
-
-
-def token(account: Account, seconds: float = 60, **claims: object) -> str:
-    now = int(time.time())
-    body = {
-        "sub": account.id,
-        "sid": account.session_id,
-        "typ": "access",
-        "iat": now,
-        "nbf": now,
-        "exp": now + seconds,
-        **claims,
-    }
-    return jwt.encode(body, SECRET, algorithm="HS256")
+from tests.rest.talk import forged, legacy
+from tests.server import Server
 
 
 async def test_any_id_opens_without_a_token(server: Server, account: Account) -> None:
@@ -55,8 +39,8 @@ async def test_a_token_in_the_query_or_behind_the_subprotocol_bearer(
 async def test_what_a_bad_token_is_closed_with(server: Server, account: Account, other: Account, how: str) -> None:
     cases = [
         ("nonsense", 4401, "Token无效"),
-        (token(account, typ="refresh"), 4401, "Token无效"),
-        (token(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
+        (forged(account, typ="refresh"), 4401, "Token无效"),
+        (forged(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
         (other.token, 4403, "Not allowed"),
     ]
     for bad, code, reason in cases:
@@ -89,20 +73,20 @@ async def test_mode_open_is_the_guides_and_warned_about(start_server: StartServe
 
 
 async def test_a_socket_does_not_outlive_its_token(server: Server, account: Account) -> None:
-    async with legacy(server, account.id, f"?token={token(account, 2)}") as socket:
+    async with legacy(server, account.id, f"?token={forged(account, 2)}") as socket:
         await socket.say(type="ping")
         assert await socket.hear() == {"type": "pong"}
         assert await socket.closed() == (4403, "Token已过期")
 
 
 async def test_a_newer_token_renews_the_right_in_place(server: Server, account: Account) -> None:
-    async with legacy(server, account.id, f"?token={token(account, 2)}") as socket:
+    async with legacy(server, account.id, f"?token={forged(account, 2)}") as socket:
         await socket.say(type="auth", token=account.token)
         assert await socket.hear() == {"type": "authenticated"}
         await asyncio.sleep(2.5)
         await socket.say(type="ping")
         assert await socket.hear() == {"type": "pong"}
-        await socket.say(type="auth", token=f"Bearer {token(account, 1)}")
+        await socket.say(type="auth", token=f"Bearer {forged(account, 1)}")
         assert await socket.hear() == {"type": "authenticated"}
         assert await socket.closed() == (4403, "Token已过期")
 
@@ -111,7 +95,7 @@ async def test_a_token_that_is_no_good_closes_the_socket(server: Server, account
     for shown, code, reason in [
         ("nonsense", 4401, "Token无效"),
         ("", 4401, "Token无效"),
-        (token(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
+        (forged(account, -60, iat=1, nbf=1), 4403, "Token已过期"),
         (other.token, 4403, "Not allowed"),
     ]:
         async with legacy(server, account.id, f"?token={account.token}") as socket:
