@@ -69,6 +69,7 @@ def input_limits(settings: Settings) -> InputLimits:
 def web_limits(settings: Settings) -> WebLimits:
     return WebLimits(
         frame=settings.max_frame_bytes,
+        json_values=settings.max_json_values,
         send_timeout=settings.send_timeout_seconds,
         init_timeout=settings.socket_init_seconds,
         operations_per_socket=settings.operations_per_socket,

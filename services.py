@@ -29,10 +29,11 @@ from traffic import Operations, Presence
 
 @dataclass(frozen=True, slots=True)
 class WebLimits:
-    """Sizes in bytes, times in seconds; frames are those of one socket, without limit where None. `counted`: whether
-    operations on a socket are."""
+    """Sizes in bytes, times in seconds; frames are those of one socket, without limit where None. `json_values`: keys
+    and values of one request or frame. `counted`: whether operations on a socket are."""
 
     frame: int
+    json_values: int
     send_timeout: float
     init_timeout: float
     operations_per_socket: int

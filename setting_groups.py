@@ -191,6 +191,7 @@ class SizeSettings(BaseSettings):
     )
     body_seconds: Seconds = Field(30, description="longest a request body may take, and a second for each 64 KiB")
     max_frame_bytes: Count = Field(256 * KiB, description="largest socket frame that is read")
+    max_json_values: Count = Field(250_000, description="most keys and values in the JSON of one request or frame")
     max_message_chars: Count = Field(100_000, description="longest message text")
     max_system_prompt_chars: Count = Field(32_000, description="longest system prompt")
     max_title_chars: Count = Field(200, description="longest title")

@@ -48,8 +48,7 @@ def check_draft(draft: ConversationDraft, limits: InputLimits) -> None:
         clean_model(draft.model)
     check_system_prompt(draft.system_prompt, limits)
     clean_id(draft.external_id, "id")
-    if len(draft.messages) > limits.conversation_messages:
-        raise BadUserInput(f"At most {limits.conversation_messages} messages at once", field="messages")
+    check_count(len(draft.messages), limits)
     ids: Counter[str] = Counter()
     for message in draft.messages:
         clean(message.content, "messages.content", limits.message)
@@ -57,6 +56,11 @@ def check_draft(draft: ConversationDraft, limits: InputLimits) -> None:
             ids[key] += 1
             if ids[key] > 1:
                 raise BadUserInput(f"The message id {key!r} stands twice", field="messages.id")
+
+
+def check_count(messages: int, limits: InputLimits) -> None:
+    if messages > limits.conversation_messages:
+        raise BadUserInput(f"At most {limits.conversation_messages} messages at once", field="messages")
 
 
 def check_title(title: str | None, limits: InputLimits) -> None:

@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from auth.sessions import Viewer
 from auth.tokens import bearer
-from errors import BadUserInput, ChatError, RateLimited, Unauthenticated
+from errors import BadUserInput, ChatError, RateLimited, TooLarge, Unauthenticated
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import Operation, RequestRefused, Runner
+from payloads import read_json
 from peers import device_of
 from services import Services
 from streaming import ClientLeft, EventStream, while_connected
@@ -35,7 +36,7 @@ async def handle(request: Request, runner: Runner, services: Services) -> Respon
     device = device_of(request)
     try:
         services.operations.of_address(device)
-        body = await _read(request)
+        body = await _read(request, services.limits.json_values)
         operation = runner.prepare(body)
         _check_method(request, operation)
         viewer = await _viewer(request, services)
@@ -96,7 +97,7 @@ def _answer_type(accepted: list[str]) -> str:
     return EVENTS if EVENTS in accepted else JSON
 
 
-async def _read(request: Request) -> object:
+async def _read(request: Request, most: int) -> object:
     if request.method == "GET":
         return _from_address(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -104,7 +105,9 @@ async def _read(request: Request) -> object:
         raise _Refused(415, f"Content-Type must be {JSON}")
     body = await request.body()
     try:
-        return orjson.loads(body)
+        return await read_json(body, most)
+    except TooLarge as error:
+        raise _Refused(413, error.message) from None
     except orjson.JSONDecodeError:
         raise _Refused(400, "The body is not JSON") from None
 

@@ -17,11 +17,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from auth.tokens import bearer
 from auth.visits import Visit
-from errors import ChatError, RateLimited, TokenExpired, Unauthenticated, Unavailable
+from errors import ChatError, RateLimited, TokenExpired, TooLarge, Unauthenticated, Unavailable
 from graph.context import Context
 from graph.errors import format_chat_error
 from graph.execution import RequestRefused, Runner
 from origins import origin_allowed
+from payloads import read_json
 from peers import device_of
 from rates import Rates
 from services import Services
@@ -162,10 +163,13 @@ class Connection:
         text = frame.get("text")
         if text is None:
             raise Close(4400, "Messages are text")
-        if len(text) > self._services.limits.frame or len(text.encode()) > self._services.limits.frame:
+        limits = self._services.limits
+        if len(text) > limits.frame or len(encoded := text.encode()) > limits.frame:
             raise Close(1009, "Message too large")
         try:
-            message = orjson.loads(text)
+            message = await read_json(encoded, limits.json_values)
+        except TooLarge as error:
+            raise Close(1009, error.message) from None
         except orjson.JSONDecodeError:
             raise Close(4400, "The message is not JSON") from None
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from chat.drafts import ConversationDraft, MessageDraft
+from chat.drafts import ConversationDraft, MessageDraft, check_count
+from chat.inputs import InputLimits
 from chat.listing import whole_conversation
 from models.columns import from_millis
 from models.whole import Whole, whole_of
@@ -64,7 +65,8 @@ async def create_conversation(body: ConversationBody, viewer: Signed, services: 
         Conflict: the viewer has another one of this id.
         BadUserInput
     """
-    return _answer(whole_of(*await services.conversations.create(viewer.id, _draft(body, body.id))), viewer.id)
+    draft = _draft(body, body.id, services.chats.limits)
+    return _answer(whole_of(*await services.conversations.create(viewer.id, draft)), viewer.id)
 
 
 @router.get(ITEM, response_model=ConversationAnswer, responses=GONE)
@@ -86,7 +88,8 @@ async def replace_conversation(
     Raises:
         NotFound, BadUserInput
     """
-    replaced = await services.conversations.replace(viewer.id, conversation_id, _draft(body, None), owned_only=True)
+    draft = _draft(body, None, services.chats.limits)
+    replaced = await services.conversations.replace(viewer.id, conversation_id, draft, owned_only=True)
     return _answer(whole_of(*replaced), viewer.id)
 
 
@@ -100,7 +103,9 @@ async def delete_conversation(conversation_id: str, viewer: Signed, services: Se
     return Deleted(message="对话已删除")
 
 
-def _draft(body: ConversationBody, external_id: str | None) -> ConversationDraft:
+def _draft(body: ConversationBody, external_id: str | None, limits: InputLimits) -> ConversationDraft:
+    # Drafts of 50,000 messages would take longer to make than their body to read.
+    check_count(len(body.messages), limits)
     return ConversationDraft(
         title=body.title,
         model=body.model,

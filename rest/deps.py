@@ -3,7 +3,6 @@
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, cast
 
-import orjson
 from fastapi import Depends, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -14,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from auth.device import Device
 from auth.sessions import Viewer
 from auth.tokens import bearer
-from errors import ChatError, TokenMissing
+from errors import ChatError, TokenMissing, TooLarge
+from payloads import read_json
 from peers import device_of
 from rest.errors import error_response, masked
 from services import Services
@@ -68,10 +68,11 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 class StrictRequest(Request):
     """JSON read by orjson, which refuses what Python's reader lets through and no answer could repeat: NaN, lone
-    surrogates, text that is not UTF-8, a depth over 1,024. FastAPI turns its error into a 422."""
+    surrogates, text that is not UTF-8, a depth over 1,024. FastAPI turns its error into a 422, and TooLarge into a 400
+    that the routes undo."""
 
     async def json(self) -> Any:
-        return orjson.loads(await self.body())
+        return await read_json(await self.body(), services_of(self).limits.json_values)
 
 
 class OpenRoute(APIRoute):
@@ -85,7 +86,11 @@ class OpenRoute(APIRoute):
             try:
                 await self.admit(request)
                 return await handler(request)
-            except (ChatError, HTTPException, RequestValidationError):
+            except HTTPException as error:
+                if isinstance(error.__cause__, TooLarge):
+                    raise error.__cause__ from None
+                raise
+            except (ChatError, RequestValidationError):
                 raise
             except (ClientLeft, ClientDisconnect):
                 return Response(status_code=CLIENT_CLOSED)

@@ -8,6 +8,7 @@ import orjson
 from chat.chats import raise_failure
 from chat.events import RunEvent, RunFinished, RunTextDelta
 from errors import BadUserInput, ChatError, QuotaExceeded, TooLarge
+from payloads import read_json
 
 Frame = dict[str, Any]
 
@@ -16,8 +17,8 @@ AUTHENTICATED: Frame = {"type": "authenticated"}
 CHAT_COMPLETE: Frame = {"type": "chat_complete"}
 
 
-def read_frame(message: Mapping[str, Any], limit: int) -> Frame:
-    """The object that a client sent. `limit` is in bytes.
+async def read_frame(message: Mapping[str, Any], limit: int, values: int) -> Frame:
+    """The object that a client sent. `limit` is in bytes, `values` in keys and values.
 
     Raises:
         BadUserInput: it is binary, too large, no JSON, or no object.
@@ -25,10 +26,10 @@ def read_frame(message: Mapping[str, Any], limit: int) -> Frame:
     text = message.get("text")
     if text is None:
         raise BadUserInput("Frames are JSON text, not binary")
-    if len(text) > limit or len(text.encode()) > limit:
+    if len(text) > limit or len(encoded := text.encode()) > limit:
         raise TooLarge(f"The frame is larger than {limit} bytes")
     try:
-        frame = orjson.loads(text)
+        frame = await read_json(encoded, values)
     except orjson.JSONDecodeError:
         raise BadUserInput("The frame is not JSON") from None
     if not isinstance(frame, dict):

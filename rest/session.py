@@ -90,7 +90,7 @@ class Session:
             wait = self._frames.take(ONLY)
             frame: Frame = {}
             try:
-                frame = read_frame(message, self._limits.frame)
+                frame = await read_frame(message, self._limits.frame, self._limits.json_values)
                 if wait:
                     await asyncio.sleep(PAUSE_SECONDS)
                     raise RateLimited(f"At most {self._limits.frames_per_minute} frames a minute", retry_after=wait)

@@ -9,29 +9,35 @@ from providers.base import Usage
 from rest.frames import complete_frame, frame_of, read_frame
 
 LIMIT = 100
+VALUES = 10
 
 
 def finished(status: RunStatus, error: RunFailure | None = None, usage: Usage | None = None) -> RunFinished:
     return RunFinished("run", 3, status, None, usage, error, "m", None)
 
 
-def test_a_frame_is_an_object() -> None:
-    assert read_frame({"text": '{"type": "ping"}'}, LIMIT) == {"type": "ping"}
-    assert read_frame({"text": '{"type": "ping"}', "bytes": None}, LIMIT) == {"type": "ping"}
+async def test_a_frame_is_an_object() -> None:
+    assert await read_frame({"text": '{"type": "ping"}'}, LIMIT, VALUES) == {"type": "ping"}
+    assert await read_frame({"text": '{"type": "ping"}', "bytes": None}, LIMIT, VALUES) == {"type": "ping"}
 
 
 @pytest.mark.parametrize("text", [None, "", "5", "[]", "{", "NaN", '{"a": "\\udfff"}'])
-def test_what_is_no_frame(text: str | None) -> None:
+async def test_what_is_no_frame(text: str | None) -> None:
     with pytest.raises(BadUserInput):
-        read_frame({"text": text, "bytes": b"{}"}, LIMIT)
+        await read_frame({"text": text, "bytes": b"{}"}, LIMIT, VALUES)
 
 
 @pytest.mark.parametrize(("size", "letter"), [(LIMIT, "x"), (LIMIT // 3, "啊"), (LIMIT // 4, "😀")])
-def test_the_limit_is_in_bytes(size: int, letter: str) -> None:
+async def test_the_limit_is_in_bytes(size: int, letter: str) -> None:
     with pytest.raises(BadUserInput, match="JSON"):
-        read_frame({"text": letter * size}, LIMIT)
+        await read_frame({"text": letter * size}, LIMIT, VALUES)
     with pytest.raises(TooLarge):
-        read_frame({"text": letter * (size + 1)}, LIMIT)
+        await read_frame({"text": letter * (size + 1)}, LIMIT, VALUES)
+
+
+async def test_a_frame_of_too_many_values_is_not_read() -> None:
+    with pytest.raises(TooLarge, match="more than 10 keys and values"):
+        await read_frame({"text": "no JSON" + "[" * 11}, LIMIT, VALUES)
 
 
 @pytest.mark.parametrize(
