@@ -15,7 +15,7 @@ from chat.patience import Patience
 from chat.prompt import estimate_turns, trim
 from chat.run import Transition, transition
 from chat.tail import Tail
-from chat.usage import believed, estimated, priced, refused, set_usage
+from chat.usage import believed, estimated, filled, priced, refused, set_usage
 from errors import ContentFiltered, ErrorCode, ProviderError, ProviderTimeout
 from models.columns import utc_now
 from models.run import Run, RunStatus
@@ -183,8 +183,11 @@ class Generation:
         refused."""
         if self._sent is None:
             return None
-        log = self.tail.log
-        usage = believed(self.usage) or estimated(estimate_turns(self._sent), log.text, log.reasoning)
+        usage = believed(self.usage)
+        if usage is None or not usage.prompt_tokens or not usage.completion_tokens:
+            log = self.tail.log
+            own = estimated(estimate_turns(self._sent), log.text, log.reasoning)
+            usage = own if usage is None else filled(usage, own)
         return priced(usage, self._price)
 
 

@@ -61,6 +61,22 @@ def believed(usage: Usage | None) -> Usage | None:
     return replace(figures, estimated=usage.estimated, cost_nanos=cost)
 
 
+def filled(usage: Usage, own: Usage) -> Usage:
+    """With our own count where the provider counts nothing of what there is: some servers tell zeros beside a text."""
+    prompt = usage.prompt_tokens or own.prompt_tokens
+    completion = usage.completion_tokens or own.completion_tokens
+    if (prompt, completion) == (usage.prompt_tokens, usage.completion_tokens):
+        return usage
+    return Usage(
+        prompt,
+        completion,
+        usage.cached_tokens if usage.prompt_tokens else None,
+        usage.reasoning_tokens if usage.completion_tokens else None,
+        estimated=True,
+        cost_nanos=usage.cost_nanos or None,
+    )
+
+
 def priced(usage: Usage, price: Price | None) -> Usage:
     """The same with its cost; the provider's own, if it told one."""
     if usage.cost_nanos is not None or price is None:

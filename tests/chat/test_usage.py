@@ -1,6 +1,7 @@
 """What a run is said to have used and cost, however it ended, live and as it is stored."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from chat.codec import decode_event, encode_event
 from chat.events import RunEvent, RunFinished, RunTextDelta
-from chat.prompt import estimate_tokens
+from chat.prompt import PER_TURN, estimate_tokens
 from chat.usage import priced, usage_of
 from models.address import Address
 from models.run import Run, RunStatus
@@ -69,6 +70,25 @@ class TestTheCost:
             assert end.usage is not None
             assert end.usage.estimated
             assert 0 < (end.usage.cost_nanos or 0) < 1_000_000
+
+    @pytest.mark.parametrize("told", [Usage(0, 0, 0, 0), Usage(0, 500, 0, 7), Usage(1000, 0, 300, 0)])
+    async def test_of_nothing_beside_a_text_is_estimated(self, address: Address, told: Usage) -> None:
+        """Else nobody's budget would end at such a server. What it does count stays as it is."""
+        async with open_core(address, providers=[Cached("a text", UsageChunk(replace(told, cost_nanos=0)))]) as core:
+            end, row = await play(core, "odd")
+            usage = end.usage
+            assert usage == usage_of(row)
+            assert usage is not None
+            assert usage.estimated
+            assert usage.prompt_tokens == (told.prompt_tokens or estimate_tokens("hello") + PER_TURN)
+            assert usage.completion_tokens == (told.completion_tokens or estimate_tokens("a text"))
+            assert usage.cached_tokens == (told.cached_tokens or None)
+            assert usage.reasoning_tokens == (told.reasoning_tokens or None)
+            assert (usage.cost_nanos or 0) > 0
+
+    async def test_of_an_answer_without_a_word_is_believed(self, core: Core) -> None:
+        end, _ = await play(core, "scripted:usage=1000/0")
+        assert end.usage == Usage(1000, 0)
 
     @pytest.mark.parametrize("end", ["fail=PROVIDER_ERROR", "cut"])
     async def test_of_a_failed_answer_is_that_of_what_came(self, core: Core, end: str) -> None:
