@@ -4,6 +4,7 @@ import hmac
 import secrets
 import time
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from jose import JWTError, jwt
 from jose.exceptions import ExpiredSignatureError
@@ -73,13 +74,18 @@ class Tokens:
         except (JWTError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
             raise TokenInvalid from None
         session_id = claims.get("sid")
-        if claims.get("typ") != KIND or not claims["sub"] or not isinstance(session_id, str) or not session_id:
+        if claims.get("typ") != KIND or not _is_id(claims["sub"]) or not _is_id(session_id):
             raise TokenInvalid
         expires_at = int(claims["exp"])
         # python-jose takes it for one second more. A client whose stream ended with its token would come back with it.
         if expires_at <= time.time():
             raise TokenExpired
-        return Claims(str(claims["sub"]), session_id, str(claims.get("jti", "")), expires_at)
+        return Claims(claims["sub"], session_id, str(claims.get("jti", "")), expires_at)
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    """Whether it may be an id of ours. What no database can store cannot be asked for either."""
+    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
 
 
 def bearer(value: str | None) -> str | None:
