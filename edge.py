@@ -1,5 +1,7 @@
 """What every request passes before it is anyone's: the host it names, its size and its time, browsers' rules, gzip."""
 
+from urllib.parse import urlsplit, urlunsplit
+
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -23,6 +25,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 HSTS = "max-age=31536000"
+SLASH_REDIRECT = 307
+"""The framework's own, from a path with a slash too many or too few; ours are 303."""
 
 
 def surround(app: FastAPI, settings: Settings) -> None:
@@ -48,6 +52,12 @@ def surround(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(OneLineStart)
 
 
+def _on_this_host(location: str) -> str:
+    """Without the name that the request gave us: a cache would send others to it."""
+    parts = urlsplit(location)
+    return urlunsplit(("", "", f"/{parts.path.lstrip('/')}", parts.query, ""))
+
+
 class SafeHeaders:
     """What browsers are told with every answer. No answer may be kept by a cache that does not say so itself: nearly
     all of them are somebody's own."""
@@ -69,6 +79,8 @@ class SafeHeaders:
                     headers.setdefault("Cache-Control", "no-store")
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", HSTS)
+                if message["status"] == SLASH_REDIRECT:
+                    headers["Location"] = _on_this_host(headers["Location"])
             await send(message)
 
         await self.app(scope, receive, safe)

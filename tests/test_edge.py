@@ -67,6 +67,29 @@ async def test_a_host_that_is_not_ours_is_refused(start_server: StartServer) -> 
     writer.close()
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example/x", "evil.example:80", "@evil.example", "[::1"])
+async def test_a_slash_too_many_leads_to_the_same_host(client: httpx.AsyncClient, account: Account, host: str) -> None:
+    """The Host is whatever the request says: a cache in front would keep a way to it, and give it to others."""
+    for path, right in {
+        "/api/conversations/?limit=1&x=%2F": "/api/conversations?limit=1&x=%2F",
+        "/api/chat/": "/api/chat",
+        "/graphiql": "/graphiql/",
+        "/health//": "/health",
+    }.items():
+        answer = await client.get(path, headers={"Host": host})
+        assert answer.status_code == 307, path
+        assert "evil" not in answer.headers["location"]
+        if host != "evil.example/x":
+            assert answer.headers["location"] == right
+
+
+async def test_whoever_writes_a_slash_too_many_is_answered(client: httpx.AsyncClient, account: Account) -> None:
+    answer = await client.get("/api/auth/me/", headers=account.headers, follow_redirects=True)
+    assert (answer.status_code, answer.json()["id"]) == (200, account.id)
+    for path in ("//evil.example/", "//evil.example", "///api/conversations/"):
+        assert (await client.get(f"{client.base_url}{path}")).status_code == 404
+
+
 async def raw(server: Server, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(data)
