@@ -190,6 +190,16 @@ def test_the_env_file_is_read(load: Load, tmp_path: Path, text: bytes) -> None:
     assert load(PORT="9001").port == 9001, "the environment comes first"
 
 
+@pytest.mark.parametrize("name", ["DATA_DIR", "MODELS_DIR", "MODELS_FILE", "DATABASE_URL", "HOST", "ALLOWED_ORIGINS"])
+def test_a_nul_in_the_env_file_is_said(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The environment cannot hold one. In a path it was a traceback at the start."""
+    del load  # for its empty environment
+    value = "sqlite:////srv/chat\0.db" if name == "DATABASE_URL" else "/srv/chat\0data"
+    (tmp_path / ".env").write_text(f"{name}={value}\n")
+    with pytest.raises(StartError, match=f"^{name}: holds a NUL character$"):
+        load_settings()
+
+
 def test_an_env_file_that_is_no_text_is_said(load: Load, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
     assert refused(load).startswith(".env")
