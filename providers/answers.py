@@ -109,7 +109,7 @@ async def read_answer(
                     break
                 raise
             came = False
-            for line in reader.lines.feed(b"\n" if data is None else data):
+            for line in reader.lines.feed(b"\n\n" if data is None else data):
                 # One by one: what came before an error, even in the same packet, was said.
                 for chunk in reader.read(line):
                     came = True

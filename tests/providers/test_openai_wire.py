@@ -23,9 +23,11 @@ from errors import (
     ProviderUnpaid,
 )
 from providers.base import Chunk, FinishChunk, FinishReason, Patience, ReasoningChunk, TextChunk, Usage, UsageChunk
+from providers.failures import Garbled
 from providers.loopback import loopback_client
 from providers.openai_body import completion_body
 from providers.openai_wire import stream_completion
+from providers.sse import MAX_LINE, DataLines
 from tests.providers.wire import QUICK, REQUEST, STREAM, Script, collect, response, says, serving
 
 CHUNK_COST = 40e-6  # seconds of processor time
@@ -59,18 +61,62 @@ async def test_a_whole_answer() -> None:
     }
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
-async def test_cut_anywhere_it_reads_the_same(size: int) -> None:
+def spread(answer: bytes) -> bytes:
+    """The same with each event over several `data:` lines, which the specification joins by line breaks."""
+    payloads = [event.removeprefix(b"data: ") for event in answer.split(b"\n\n") if event]
+    texts = [orjson.dumps(orjson.loads(p), option=orjson.OPT_INDENT_2) if p != b"[DONE]" else p for p in payloads]
+    return b"".join(b"".join(b"data: " + line + b"\n" for line in text.split(b"\n")) + b"\n" for text in texts)
+
+
+SPREAD = spread(ANSWER)
+WRITTEN = {
+    "LF": ANSWER,
+    "CRLF": ANSWER.replace(b"\n", b"\r\n"),
+    "CR": ANSWER.replace(b"\n", b"\r"),
+    "by turns": ANSWER.replace(b"\n\n", b"\r\n\r"),
+    "several lines": SPREAD,
+    "several lines, CRLF": SPREAD.replace(b"\n", b"\r\n"),
+    "several lines, CR": SPREAD.replace(b"\n", b"\r"),
+    "several lines and others between": SPREAD.replace(b"\ndata:   ", b"\nid: 7\n: x\ndata:   "),
+    "no blank lines": ANSWER.replace(b"\n\n", b"\n"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
+async def test_cut_anywhere_it_reads_the_same(size: int, name: str) -> None:
     """Why: the network cuts inside lines and inside characters."""
-    parts = [ANSWER[at : at + size] for at in range(0, len(ANSWER), size)]
+    written = WRITTEN[name]
+    parts = [written[at : at + size] for at in range(0, len(written), size)]
     async with serving(says(STREAM, *parts)) as url:
         assert await collect(url, Patience(2, 5, 5)) == CHUNKS
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r", b"\r\n"])
+async def test_a_whole_line_does_not_wait_for_the_blank_one(between: bytes) -> None:
+    """Some servers send it with the next event: each word would come late by one."""
+    words = [event({"content": word}).removesuffix(b"\n\n") for word in "ab"]
+    lines = DataLines()
+    assert [lines.feed(part) for part in (words[0] + between, between + words[1] + between, between)] == [
+        [words[0].removeprefix(b"data: ")],
+        [words[1].removeprefix(b"data: ")],
+        [],
+    ]
+
+
+def test_lines_without_an_end_of_the_event_are_bounded_and_read_once() -> None:
+    """Each would otherwise be parsed with all the ones before it."""
+    lines, begun = DataLines(), time.process_time()
+    for _ in range(MAX_LINE // 400):
+        assert lines.feed(b"data: {\n" * 50) == []
+    with pytest.raises(Garbled):
+        lines.feed(b"data: {\n" * 50)
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(
     "written",
     [
-        ANSWER.replace(b"\n", b"\r\n"),
         b": a comment\n\nevent: x\nid: 1\nretry: 5\n\n" + ANSWER,
         ANSWER.replace(b"data: ", b"data:"),
         event({"content": "hé🎈"}, "stop") + USAGE,
