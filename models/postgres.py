@@ -1,5 +1,7 @@
 """PostgreSQL through asyncpg. Writers go side by side: each takes what it decides by (models/locks.py)."""
 
+import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -11,14 +13,19 @@ from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from errors import Unavailable
 from models.address import PostgresAddress
 from models.database import Database
 from models.locks import hold
-from models.postgres_driver import connect, is_away
+from models.postgres_driver import NO_CONNECTION_LEFT, connect, is_away
 from models.postgres_journal import PostgresJournal
+
+logger = logging.getLogger(__name__)
 
 RECYCLE_SECONDS = 1_800
 """A connection's server process keeps what it has learnt of every table: it is renewed now and then."""
+SILENT_SECONDS = 60.0
+"""Between two warnings that the server has no connection left: every request meets it."""
 ONE_MOMENT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 URGENT_CONNECTIONS = 2
 """For leases: a crowd that has all the others must not make a worker look dead. They do not wait for a server that is
@@ -41,6 +48,7 @@ class PostgresDatabase(Database):
         super().__init__()
         self.address = address
         self._limits = limits or PoolLimits()
+        self._silent_until = float("-inf")
         self._writer = self._engine(self._limits.size, self._limits.overflow)
         self._urgent = self._engine(1, URGENT_CONNECTIONS - 1, patience=0)
         # The same connections; a read of several statements sees one moment.
@@ -55,7 +63,7 @@ class PostgresDatabase(Database):
             max_overflow=overflow,
             pool_timeout=self._limits.seconds,
             pool_recycle=RECYCLE_SECONDS,
-            async_creator=lambda: connect(self.address, self._limits.seconds, patience),
+            async_creator=lambda: self._connect(patience),
         )
 
         @event.listens_for(engine.sync_engine, "checkout")
@@ -77,6 +85,20 @@ class PostgresDatabase(Database):
             return None
 
         return engine
+
+    async def _connect(self, patience: float | None) -> Any:
+        try:
+            return await connect(self.address, self._limits.seconds, patience)
+        except Unavailable as error:
+            if getattr(error.__cause__, "sqlstate", None) == NO_CONNECTION_LEFT:
+                self._say_full(error.__cause__)
+            raise
+
+    def _say_full(self, error: BaseException | None) -> None:
+        """Nobody else does: the leases have their connections, and go on."""
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            logger.warning("PostgreSQL has no connection left for us: raise its max_connections (%s)", error)
 
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:

@@ -12,7 +12,8 @@ from models.address import PostgresAddress
 
 PATIENCE_SECONDS = 2.0
 """A server that is being restarted, or has no place left, is asked again for so long."""
-RETRY_STATES = frozenset({"53300", "57P01", "57P02", "57P03"})
+NO_CONNECTION_LEFT = "53300"
+RETRY_STATES = frozenset({NO_CONNECTION_LEFT, "57P01", "57P02", "57P03"})
 GONE_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 """Behind each of them the server closes the connection."""
 LOCK_SECONDS = 5.0

@@ -167,8 +167,9 @@ async def test_a_server_that_is_not_there_is_unavailable_within_seconds() -> Non
 
 
 async def test_a_server_that_takes_no_more_connections_is_unavailable(
-    address: PostgresAddress, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    address: PostgresAddress, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """One line in the log, whatever the number of requests. Leases go on, so that nobody else says it."""
     name = address.dsn.rpartition("/")[2].partition("?")[0]
     monkeypatch.setattr("models.postgres_driver.PATIENCE_SECONDS", 0.2)
     if not await execute(postgres.url, "SELECT 1 FROM pg_roles WHERE rolname = 'modest'"):
@@ -176,8 +177,16 @@ async def test_a_server_that_takes_no_more_connections_is_unavailable(
     await execute(postgres.url, f"ALTER DATABASE {name} CONNECTION LIMIT 0")
     modest = PostgresAddress.parse(address.dsn.replace("chat@", "modest@"))
     database = PostgresDatabase(modest, IMPATIENT)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await add_user(database)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no connection left" in line
+    assert "too many connections" in line
+    monkeypatch.setattr(database, "_silent_until", 0.0)
     with pytest.raises(Unavailable):
         await add_user(database)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 2
     await database.aclose()
 
 
