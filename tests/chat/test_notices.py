@@ -18,6 +18,7 @@ from tests.databases import locked, look
 
 pytestmark = pytest.mark.on_both
 
+SECONDS = 15
 SOON = FLUSH_SECONDS + POLL_SECONDS
 
 
@@ -35,6 +36,13 @@ async def two(address: Address, database: Database) -> AsyncIterator[tuple[Notic
     await other.aclose()
 
 
+async def told(address: Address, rows: int) -> None:
+    """Wait until so many are written down."""
+    async with asyncio.timeout(SECONDS):
+        while look(address, "SELECT count(*) FROM notice") != [(rows,)]:
+            await asyncio.sleep(0.02)
+
+
 async def test_each_is_heard_once_in_both_processes(two: tuple[NoticeBus, NoticeBus]) -> None:
     here, there = two
     async with here.subscribe("a") as mine, there.subscribe("a") as theirs, there.subscribe("b") as others:
@@ -48,11 +56,11 @@ async def test_each_is_heard_once_in_both_processes(two: tuple[NoticeBus, Notice
         assert await is_quiet(others)
 
 
-async def test_what_came_before_is_not_heard(two: tuple[NoticeBus, NoticeBus]) -> None:
+async def test_what_came_before_is_not_heard(two: tuple[NoticeBus, NoticeBus], address: Address) -> None:
     """Who typed a minute ago types no more."""
     here, there = two
     await here.publish("a", b"1")
-    await asyncio.sleep(SOON)
+    await told(address, 1)
     async with there.subscribe("a") as messages:
         await here.publish("a", b"2")
         assert await take(messages, 1) == ["2"]
@@ -66,7 +74,9 @@ async def test_a_process_that_is_alone_writes_nothing(
     async with two[0].subscribe("a") as messages:
         await two[0].publish("a", b"1")
         assert await take(messages, 1) == ["1"]
-        await asyncio.sleep(SOON)
+        flusher = two[0]._flusher
+        assert flusher is not None
+        await asyncio.wait_for(asyncio.shield(flusher), SECONDS)
     assert look(address, "SELECT count(*) FROM notice") == [(0,)]
 
 
@@ -76,11 +86,10 @@ async def test_a_crowd_costs_one_transaction_and_the_table_stays_small(
     monkeypatch.setattr("chat.notices.KEEP_SECONDS", 0.2)
     for number in range(1_000):
         await two[0].publish("a", str(number).encode())
-    await asyncio.sleep(SOON)
-    assert look(address, "SELECT count(*) FROM notice") == [(TOLD_AT_ONCE,)]
+    await told(address, TOLD_AT_ONCE)
+    await asyncio.sleep(0.2)  # until they are too old
     await two[0].publish("a", b"later")
-    await asyncio.sleep(SOON)
-    assert look(address, "SELECT count(*) FROM notice") == [(1,)]
+    await told(address, 1)
 
 
 async def test_a_database_that_is_held_loses_notices_and_nothing_else(

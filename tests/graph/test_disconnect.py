@@ -20,8 +20,8 @@ from tests.graph.documents import CHAT, CHAT_STREAM, CREATE, FOLLOW, SEND, SLOW,
 from tests.graph.http_client import Graph, Json
 from tests.server import Server, running
 
-SECONDS = 3
-"""The provider's stream is closed within this time."""
+SECONDS = 15
+"""The provider's stream is closed within this time, on a busy machine too; what is left alone is COMPLETED then."""
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ class TestADeadWorker:
         async with several_processes(address, soon, lease=0.8, keep=0.3) as setup:
             assert setup.writer is not None
             run, chat = await setup.send("every=0.01,words=2000"), await setup.chat("text=secret_of_mine,wait=30")
-            await asyncio.sleep(0.5)
+            await until(lambda: len(text_of(setup.stored(run.id))) > 10 and text_of(setup.stored(chat.id)) != "")
             await setup.writer.kill()
             for each in (run, chat):
                 assert status_of(await setup.events(each)) is RunStatus.INTERRUPTED
@@ -123,9 +123,9 @@ class TestADeadWorker:
             assert setup.writer is not None
             runs = [await setup.send("every=1,words=100") for _ in range(70)]
             await until(lambda: setup.look("SELECT count(*) FROM run WHERE status = 'RUNNING'") == [(70,)])
-            await asyncio.sleep(2)
+            await until(lambda: all(text_of(setup.stored(run.id)) for run in runs))
             await setup.writer.kill()
-            await until(lambda: setup.look("SELECT count(*) FROM run WHERE status = 'INTERRUPTED'") == [(70,)], 5)
+            await until(lambda: setup.look("SELECT count(*) FROM run WHERE status = 'INTERRUPTED'") == [(70,)])
             for run in runs:
                 content = setup.look("SELECT content FROM message WHERE id = ?", run.message_id)[0][0]
                 assert content == text_of(await setup.events(run)) != ""

@@ -13,6 +13,8 @@ from tests.conftest import Account, StartServer, register_on
 from tests.rest.talk import SLOW, message, question, tokens_appear
 from tests.server import Server
 
+SECONDS = 15
+
 PATH = "/api/chat"
 
 
@@ -122,7 +124,7 @@ async def test_too_many_at_a_time_is_429_and_says_when_to_come_back(start_server
     account = register_on(server)
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         first = asyncio.create_task(client.post(PATH, json=question(model=SLOW), headers=account.headers))
-        await asyncio.sleep(0.5)
+        await _is(server, account, "RUNNING")
         for stream in (False, True):
             answer = await client.post(PATH, json=question(stream=stream), headers=account.headers)
             assert answer.status_code == 429
@@ -130,11 +132,11 @@ async def test_too_many_at_a_time_is_429_and_says_when_to_come_back(start_server
         first.cancel()
 
 
-async def test_a_client_that_leaves_ends_the_run(client: httpx.AsyncClient, account: Account) -> None:
+async def test_a_client_that_leaves_ends_the_run(server: Server, client: httpx.AsyncClient, account: Account) -> None:
     asking = asyncio.create_task(client.post(PATH, json=question(model=SLOW), headers=account.headers))
-    await asyncio.sleep(0.5)
+    await _is(server, account, "RUNNING")
     asking.cancel()
-    assert await tokens_appear(client, account, 2)
+    assert await tokens_appear(client, account, SECONDS)
 
 
 async def test_a_client_that_leaves_before_the_first_word_ends_the_run(
@@ -142,13 +144,14 @@ async def test_a_client_that_leaves_before_the_first_word_ends_the_run(
 ) -> None:
     body = question(model="scripted:wait=50,text=late")
     asking = asyncio.create_task(client.post(PATH, json=body, headers=account.headers))
-    await asyncio.sleep(0.5)
+    await _is(server, account, "RUNNING")
     asking.cancel()
-    await _ended(server, account, "CANCELLED")
+    await _is(server, account, "CANCELLED")
 
 
-async def _ended(server: Server, account: Account, status: str) -> None:
-    async with asyncio.timeout(5):
+async def _is(server: Server, account: Account, status: str) -> None:
+    """Wait until that is the state of the user's only run."""
+    async with asyncio.timeout(SECONDS):
         while _statuses(server, account) != [status]:
             await asyncio.sleep(0.05)
 
@@ -170,10 +173,10 @@ async def test_a_connection_that_breaks_ends_the_run(server: Server, account: Ac
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     raw.sendall(head.encode() + body)
-    await asyncio.sleep(0.5)
+    await _is(server, account, "RUNNING")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     raw.close()
-    await _ended(server, account, "CANCELLED")
+    await _is(server, account, "CANCELLED")
 
 
 @pytest.mark.parametrize("grace", ["0", "5"])
@@ -185,7 +188,7 @@ async def test_a_stop_lets_answers_end_within_the_grace_and_tells_the_others_503
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         body = question(model="scripted:text=a,wait=1.5,text=b")
         asking = asyncio.create_task(client.post(PATH, json=body, headers=account.headers))
-        await asyncio.sleep(0.5)
+        await _is(server, account, "RUNNING")
         stopping = asyncio.create_task(asyncio.to_thread(server.stop))
         answer = await asking
         await stopping
