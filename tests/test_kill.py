@@ -119,7 +119,8 @@ class Crowd:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def gather(self, home: Server, model: str, runs: int = RUNS) -> None:
-        """Start the answers at `home`, each by a connection of its own, and let everyone follow."""
+        """Start the answers at `home`, each by a connection of its own, and let everyone follow: until all have text,
+        and some came back for more."""
         alone = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=home.url, timeout=30, verify=PLAIN, limits=alone) as http:
             graph = Graph(http, self.account.token)
@@ -131,8 +132,11 @@ class Crowd:
                     self.followers.append(Follower(run["id"], self.account, self.servers, socket, flaky))
         self._tasks = [asyncio.create_task(follower.follow()) for follower in self.followers]
         async with asyncio.timeout(SECONDS):
-            while not all(follower.text for follower in self.followers):
+            while not (all(follower.text for follower in self.followers) and self._has_resumed()):
                 await asyncio.sleep(0.01)
+
+    def _has_resumed(self) -> bool:
+        return any(follower.resumed > 2 for follower in self.followers if follower.flaky)
 
     def mark(self) -> bool:
         """Whether this is mid-stream for everyone: behind the first delta, before the end."""
@@ -167,7 +171,7 @@ class Crowd:
                 assert follower.text == run["message"]["content"] == follower.finished["message"]["content"]
                 assert run["message"]["content"].startswith(follower.at_kill)
                 assert follower.at_kill != ""
-        assert any(follower.resumed > 2 for follower in self.followers if follower.flaky)
+        assert self._has_resumed()
 
 
 @asynccontextmanager
