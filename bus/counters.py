@@ -6,16 +6,12 @@ import time
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from bus.address import RedisAddress
 from bus.base import Away
+from bus.pool import ANSWER_SECONDS, open_pool
 
-ANSWER_SECONDS = 0.5
-"""Somebody waits to be let in: a server that is there answers within a millisecond."""
 CONNECTIONS = 20
 
 
@@ -24,15 +20,7 @@ class RedisCounters:
     The moments are the processes' own; whose clock is ahead is counted apart, and nobody for longer than a window."""
 
     def __init__(self, address: RedisAddress, namespace: str) -> None:
-        self._pool = BlockingConnectionPool.from_url(
-            address.url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_SECONDS,
-            protocol=2,
-            socket_connect_timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = open_pool(address, CONNECTIONS)
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",

@@ -11,17 +11,13 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as Client
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from bus.address import RedisAddress
 from bus.base import Away, Greeting, Seat, Tally
+from bus.pool import ANSWER_SECONDS, open_pool
 
-ANSWER_SECONDS = 0.5
-"""Somebody waits for a place: a server that is there answers within a millisecond."""
 CONNECTIONS = 4
 """One exchanges tallies, one asks for places, both one thing after the other."""
 DEAD_SECONDS = 5
@@ -97,15 +93,7 @@ class RedisTallies:
     """Minutes are those of Redis's own clock. The places of a process are good while it greets."""
 
     def __init__(self, address: RedisAddress, namespace: str) -> None:
-        self._pool = BlockingConnectionPool.from_url(
-            address.url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_SECONDS,
-            protocol=2,
-            socket_connect_timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = open_pool(address, CONNECTIONS)
         self._redis = Client(connection_pool=self._pool)
         self._prefix = f"chat:{namespace}:"
         self._me = secrets.token_hex(8)

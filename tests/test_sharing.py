@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import httpx
@@ -29,9 +29,9 @@ from tests.redises import OwnRedis, Redis, ask
 from tests.server import Server
 from tests.test_fleet import busy, connected, until_ready, workers_of
 from tests.test_traffic import HERE, limits
+from tests.waiting import SECONDS, until
 from traffic import Operations, Presence
 
-SECONDS = 20
 THRICE = 3
 """A machine on which a worker stands still for half a second gives each process its own limits for a moment."""
 
@@ -77,12 +77,6 @@ async def processes(url: str, count: int = 2, **changes: int) -> AsyncIterator[l
         for each in made:
             each.places.close()
             await each.sharing.aclose()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def told(*those: Process) -> None:
