@@ -1,7 +1,6 @@
 """The counting itself; who is counted, and over which processes, is in test_run_limits."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -35,13 +34,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(models.run_rate, "database_now", made)
     return made
-
-
-@pytest.fixture
-async def database(address: Address) -> AsyncIterator[Database]:
-    database = open_database(address)
-    yield database
-    await database.aclose()
 
 
 async def begin(database: Database, user: str, most: int | None) -> int:
