@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
@@ -35,6 +36,10 @@ PLACEHOLDER_SECRETS = frozenset(
     }
 )
 PLACEHOLDER_KEYS = frozenset({"sk-your-openai-key", "sk-ant-your-anthropic-key", "your-google-key"})
+COMPOSE_ONLY = re.compile(r"DB_PASSWORD|COMPOSE_\w+")
+"""What `.env` may hold for docker-compose.yml."""
+NEAR = 0.85
+"""So alike are a name and what it was meant to be. GROQ_API_KEY is nobody's slip of the pen."""
 KEY_MARKERS = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 MIN_SECRET_BYTES = 32
 HOST_NAME = re.compile(r"(\*\.)?[^\s*/:?#@]+")
@@ -201,6 +206,18 @@ class Settings(
             yield "RATE_LIMITS=off: rates and counts are not limited"
         if self.scripted_model:
             yield "SCRIPTED_MODEL is on: models named scripted… answer from a script"
+        yield from self._strangers()
+
+    def _strangers(self) -> Iterable[str]:
+        """Names in `.env` that nothing reads: what they were to set has its default. MODELS_FILE may name some."""
+        known = [name.upper() for name in type(self).model_fields]
+        for name in dotenv_values(".env"):
+            if name.upper() in known or COMPOSE_ONLY.fullmatch(name):
+                continue
+            if near := get_close_matches(name.upper(), known, 1, NEAR):
+                yield f".env: {name} is no setting; is {near[0]} meant?"
+            elif self.models_file is None:
+                yield f".env: {name} is no setting, and nothing reads it; docs/operations.md lists them"
 
     def _has_placeholder_secret(self) -> bool:
         return self.secret_key is not None and self.secret_key.get_secret_value() in PLACEHOLDER_SECRETS
@@ -274,6 +291,8 @@ def load_settings() -> Settings:
         raise StartError("; ".join(_line(item["loc"], item["msg"]) for item in error.errors())) from None
     except UnicodeDecodeError:
         raise StartError(".env: not UTF-8") from None
+    except OSError as error:
+        raise StartError(f".env: cannot be read ({error.strerror})") from None
     settings.check()
     return settings
 

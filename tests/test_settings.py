@@ -11,6 +11,7 @@ from errors import StartError
 from setting_groups import ROOT
 from settings import PLACEHOLDER_KEYS, PLACEHOLDER_SECRETS, Settings, load_settings
 
+NOBODY = 65534
 SECRET = "a secret for tests only, 32 bytes or more"
 GUIDE_ENV = """\
 # 服务器配置
@@ -205,6 +206,22 @@ def test_an_env_file_that_is_no_text_is_said(load: Load, tmp_path: Path) -> None
     assert refused(load).startswith(".env")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_an_env_file_that_is_somebody_elses_is_said(load: Load, tmp_path: Path) -> None:
+    """As root's is, mode 600, to the service's user."""
+    (tmp_path / ".env").write_text("PORT=9001\n")
+    (tmp_path / ".env").chmod(0)
+    tmp_path.chmod(0o755)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(NOBODY)
+        assert refused(load) == ".env: cannot be read (Permission denied)"
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 @pytest.mark.parametrize("line", ['LEGACY_SOCKET="token', "SECRET_KEY='half a secret", "LOG_LEVEL=info\nPORT 9000"])
 def test_a_line_of_the_env_file_that_cannot_be_read_is_said(load: Load, tmp_path: Path, line: str) -> None:
     """It was left out: with LEGACY_SOCKET="token the socket was open to guests."""
@@ -336,6 +353,27 @@ class TestWarnings:
     )
     def test_name_what_is_risky(self, load: Load, variables: dict[str, str], word: str) -> None:
         assert [word in line for line in load(**variables).warnings()] == [True]
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("OPENAI_API_KY", [".env: OPENAI_API_KY is no setting; is OPENAI_API_KEY meant?"]),
+            ("allowed_origin", [".env: allowed_origin is no setting; is ALLOWED_ORIGINS meant?"]),
+            ("HTTPS_PROXY", [".env: HTTPS_PROXY is no setting, and nothing reads it; docs/operations.md lists them"]),
+            ("port", []),
+            ("DB_PASSWORD", []),
+            ("COMPOSE_PROJECT_NAME", []),
+        ],
+    )
+    def test_name_what_the_env_file_says_to_nobody(
+        self, load: Load, tmp_path: Path, name: str, said: list[str]
+    ) -> None:
+        (tmp_path / ".env").write_text(f"{name}=8001\n")
+        assert list(load().warnings()) == said
+
+    def test_leave_keys_alone_that_the_models_file_may_name(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("MODELS_FILE=models.toml\nGROQ_API_KEY=gsk\nXAI_API_KEY=xai\nLOG_LEVL=debug\n")
+        assert list(load().warnings()) == [".env: LOG_LEVL is no setting; is LOG_LEVEL meant?"]
 
     def test_placeholders_are_no_keys(self, load: Load) -> None:
         for key in PLACEHOLDER_KEYS:
