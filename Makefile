@@ -1,5 +1,6 @@
 # Two commands: `make run` serves a real chat, `make test` runs every test. All set-up is done on the way.
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help run test lint format schema web lock soak clean
 
 PYTHON3 ?= python3

@@ -1,5 +1,9 @@
 """The composition root: settings → database, bus, providers, engine → the application. `python app.py` serves it."""
 
+import preflight  # noqa: F401
+
+# isort: split
+
 import asyncio
 import gc
 import logging

@@ -1,5 +1,9 @@
 """The command line: `python cli.py COMMAND`; `--help` lists them."""
 
+import preflight  # noqa: F401
+
+# isort: split
+
 import argparse
 import os
 import sys
@@ -62,16 +66,13 @@ def settings_table(_arguments: argparse.Namespace) -> int:
 
 
 def _shown(default: object) -> str:
-    match default:
-        case None:
-            return ""
-        case bool():
-            return "on" if default else "off"
-        case tuple():
-            return "" if not default else f"`{','.join(default)}`"
-        case Path():
-            return "`data` beside app.py"
-    return f"`{default}`"
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`" if default else ""
+    return "`data` beside app.py" if isinstance(default, Path) else f"`{default}`"
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {

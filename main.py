@@ -1,5 +1,9 @@
 """The guide's name for app.py: `python main.py`, `uvicorn main:app`."""
 
+import preflight  # noqa: F401
+
+# isort: split
+
 import sys
 
 from fastapi import FastAPI
