@@ -43,6 +43,7 @@ class Counters(Protocol):
 
         Raises:
             Away
+            Unavailable: too many ask at once.
         """
         ...
 

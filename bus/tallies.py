@@ -4,7 +4,6 @@ Keys are sent as hashes: none is longer than another, and no name or address is 
 trip, and so short that nobody else waits for it (500 tallies: 1 ms of Redis's one thread).
 """
 
-import asyncio
 import secrets
 import struct
 from collections.abc import Sequence
@@ -12,11 +11,10 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from redis.asyncio import Redis as Client
-from redis.exceptions import RedisError
 
 from bus.address import RedisAddress
-from bus.base import Away, Greeting, Seat, Tally
-from bus.pool import ANSWER_SECONDS, open_pool
+from bus.base import Greeting, Seat, Tally
+from bus.pool import Line
 
 CONNECTIONS = 4
 """One exchanges tallies, one asks for places, both one thing after the other."""
@@ -93,8 +91,8 @@ class RedisTallies:
     """Minutes are those of Redis's own clock. The places of a process are good while it greets."""
 
     def __init__(self, address: RedisAddress, namespace: str) -> None:
-        self._pool = open_pool(address, CONNECTIONS)
-        self._redis = Client(connection_pool=self._pool)
+        self._line = Line(address, CONNECTIONS)
+        self._redis = Client(connection_pool=self._line.pool)
         self._prefix = f"chat:{namespace}:"
         self._me = secrets.token_hex(8)
 
@@ -142,14 +140,11 @@ class RedisTallies:
 
     async def _run(self, script: str, *arguments: bytes | str | int) -> Any:
         # The scripts make up names of keys: a Redis Cluster would refuse that, for which the bus has no client either.
-        try:
-            async with asyncio.timeout(2 * ANSWER_SECONDS):
-                return await cast(Any, self._redis.eval(script, 1, self._prefix, *cast(Any, arguments)))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Away(str(error).partition("\n")[0] or type(error).__name__) from error
+        async with self._line.turn():
+            return await cast(Any, self._redis.eval(script, 1, self._prefix, *cast(Any, arguments)))
 
     async def aclose(self) -> None:
-        await self._pool.disconnect()
+        await self._line.aclose()
 
 
 def _packed(key: str, one: int, other: int) -> bytes:

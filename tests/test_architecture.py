@@ -24,7 +24,6 @@ TESTED_ELSEWHERE = {
     "auth/oauth": "test_oauth",
     "auth/oauth_client": "auth/test_github",
     "auth/round_trip": "test_oauth",
-    "bus/pool": "bus/test_tallies",
     "identity_providers": "test_oauth",
     "models/identity": "test_oauth",
     "rest/oauth": "test_oauth",
