@@ -11,7 +11,7 @@ from functools import partial
 from chat.attempts import Attempts, RetryLimits, failure_of
 from chat.events import RunFailure, RunReasoningDelta, RunStarted, RunTextDelta
 from chat.inputs import storable
-from chat.patience import Patience
+from chat.patience import patient
 from chat.prompt import estimate_turns, trim
 from chat.run import Transition, transition
 from chat.tail import Tail
@@ -120,18 +120,16 @@ class Generation:
         self._blank, self._reason = 0, None
         next_seconds = self.limits.next_token
         try:
-            async with (
-                Patience(self.limits.first_token) as patience,
-                aclosing(candidate.provider.stream(request)) as stream,
-            ):
-                async for chunk in stream:
-                    moved = self._take(chunk)
-                    if self._room < 0:
-                        break
-                    if self._reason is not None:
-                        patience.renew(self._last_seconds)
-                    elif moved:
-                        patience.renew(next_seconds)
+            with patient(self.limits.first_token) as patience:
+                async with aclosing(candidate.provider.stream(request)) as stream:
+                    async for chunk in stream:
+                        moved = self._take(chunk)
+                        if self._room < 0:
+                            break
+                        if self._reason is not None:
+                            patience.renew(self._last_seconds)
+                        elif moved:
+                            patience.renew(next_seconds)
         except ProviderError as error:
             # Behind its finish the answer is whole, whatever becomes of the connection.
             if self._reason is None:

@@ -19,7 +19,7 @@ from providers.base import Chunk, Patience, ReasoningChunk, TextChunk
 from providers.bodies import Response, body_of
 from providers.failures import Garbled, Refused
 from providers.sse import NOT_AN_ANSWER, DataLines
-from providers.watchdog import Watchdog
+from watchdog import Watchdog
 
 MAX_ERROR_BODY = 1 << 16  # bytes
 ERROR_WAIT = 5.0  # seconds for the body of an error

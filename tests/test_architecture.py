@@ -117,6 +117,7 @@ TESTED_ELSEWHERE = {
     "setting_groups": "test_settings",
     "services": "test_traffic, and every test with a server",
     "streaming": "test_disconnect",
+    "watchdog": "providers/test_watchdog",
     "test_api": "test_main: the guide's commands",
 }
 

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
-from providers.watchdog import Watchdog
+from watchdog import Watchdog
 
 
 @pytest.fixture
@@ -89,3 +90,36 @@ async def test_a_limit_further_out_is_its_own(watchdog: Watchdog) -> None:
 async def test_an_error_is_told_as_it_is(watchdog: Watchdog) -> None:
     with pytest.raises(ValueError, match="told"), watchdog.until(after(60)):
         raise ValueError("told")
+
+
+async def test_a_deadline_that_is_moved_in_time_is_not_met(watchdog: Watchdog) -> None:
+    with watchdog.until(after(0.1)):
+        for _ in range(6):
+            await asyncio.sleep(0.04)
+            watchdog.until(after(0.1))
+
+
+async def test_a_deadline_that_is_moved_nearer_is_met(watchdog: Watchdog) -> None:
+    async def wait() -> None:
+        with watchdog.until(after(60)):
+            watchdog.until(after(0.05))
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            await wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_who_takes_no_notice_is_told_once(watchdog: Watchdog) -> None:
+    """A second cancel would be left behind in the task."""
+    with watchdog.until(after(-1)):
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        watchdog.until(after(-1))
+        await asyncio.sleep(0.02)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

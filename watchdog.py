@@ -1,4 +1,4 @@
-"""Deadlines of many short waits, one behind the other."""
+"""One deadline that is moved all the time, or many of short waits, one behind the other."""
 
 import asyncio
 from types import TracebackType
@@ -6,7 +6,8 @@ from typing import Self
 
 
 class Watchdog:
-    """`asyncio.timeout_at` for waits of one generator: `with watchdog.until(deadline): await ...` raises TimeoutError.
+    """`asyncio.timeout_at` for waits of one task: `with watchdog.until(deadline): await ...` raises TimeoutError.
+    `until` inside the block moves its deadline.
 
     One timer serves them all. It is left to run when a wait is over and looks, when it fires, whether the present one
     is late: a timer of its own for each wait costs a tenth of what a chunk does. To be closed.
@@ -23,14 +24,14 @@ class Watchdog:
     def until(self, deadline: float) -> Self:
         """`deadline`: of the loop's clock."""
         self._deadline = deadline
+        if self._timer is None or self._fires > deadline:
+            self._arm()
         return self
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
-        if self._timer is None or self._fires > self._deadline:
-            self._arm()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -48,7 +49,7 @@ class Watchdog:
 
     def _fire(self) -> None:
         self._timer = None
-        if self._task is None:
+        if self._task is None or self._late:
             return
         if self._loop.time() < self._deadline:
             self._arm()
