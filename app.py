@@ -1,4 +1,4 @@
-"""The composition root: settings → database, bus, providers, engine → the application. `python app.py` serves it."""
+"""The composition root: settings → everything long-lived (assembly.py) → the application. `python app.py` serves it."""
 
 import preflight  # noqa: F401
 
@@ -18,37 +18,10 @@ from fastapi_offline import FastAPIOffline
 import bounds
 import edge
 import graph.routes
-import identity_providers
 import rest.routes
-from auth.accounts import Accounts
-from auth.api_keys import ApiKeys
-from auth.credentials import Credentials
-from auth.factors import Factors
-from auth.oauth import OAuth
-from auth.passwords import Passwords
-from auth.sessions import Sessions
-from auth.throttle import Throttle
-from auth.tokens import Tokens
-from auth.visits import Visits
-from buses import open_bus, open_counters, open_notices, open_sharing
-from chat.access import Rights
-from chat.chats import Chats
-from chat.conversations import Conversations
-from chat.engine import Engine
-from chat.erasures import Erasures
-from chat.feed import Feed
-from chat.happenings import Happenings
-from chat.members import Members
-from chat.search import Searches
-from chat.sending import Sendings
-from chat.titles import Titles
-from chat.totals import Totals
-from chat.typing import Typing
+from assembly import build_services, prepare
 from errors import StartError, Unavailable
-from model_providers import open_catalog
-from models.migrate import migrate, reason_of
-from models.opening import open_database
-from models.usage import Limits
+from models.migrate import reason_of
 from protocols import BoundedHttp, BoundedSocket
 from serve import (
     banner,
@@ -61,10 +34,9 @@ from serve import (
     serve_workers,
     stop_with_parent,
 )
-from services import Services, WebSettings
+from services import Services
 from setting_groups import ROOT
 from settings import Settings, load_settings
-from traffic import Operations, Presence
 
 logger = logging.getLogger(__name__)
 
@@ -73,107 +45,6 @@ HANGING_SECONDS = 20
 """A worker that says nothing for so long is replaced. Starting takes seconds where many start at once."""
 MAX_FRAME_FACTOR = 16
 """The server's frame limit over ours: what is between the two is answered by an error, what is beyond closes 1009."""
-
-
-def prepare(settings: Settings) -> None:
-    """Make the directory and the database, or find them in order.
-
-    Raises:
-        StartError: one line that names what to set.
-    """
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"DATA_DIR: cannot make {settings.data_dir} ({error.strerror})") from error
-    migrate(settings.database)
-
-
-@asynccontextmanager
-async def build_services(settings: Settings) -> AsyncIterator[Services]:
-    """Everything long-lived, opened; closed in the opposite order.
-
-    Raises:
-        StartError: one line that names what to set.
-    """
-    await asyncio.to_thread(prepare, settings)
-    async with AsyncExitStack() as stack:
-        database = open_database(settings.database, bounds.pool_limits(settings))
-        stack.push_async_callback(database.aclose)
-        bus = await open_bus(settings)
-        stack.push_async_callback(bus.aclose)
-        tokens = Tokens(settings.signing_secret(), settings.access_token_expire_minutes)
-        sessions = Sessions(database, tokens, bounds.session_limits(settings))
-        visits = Visits(database, bus, sessions)
-        stack.push_async_callback(visits.aclose)
-        passwords = Passwords()
-        identities = identity_providers.named(settings)
-        stack.callback(passwords.close)
-        throttle = Throttle(database, bounds.throttle_limits(settings), open_counters(settings, stack))
-        factors = Factors(database, settings.signing_secret(), throttle)
-        catalog = await open_catalog(settings, stack)
-        engine = Engine(database, bus, bounds.engine_limits(settings))
-        stack.push_async_callback(engine.aclose)
-        inputs, web = bounds.input_limits(settings), bounds.web_limits(settings)
-        traffic = bounds.traffic_limits(settings)
-        conversations = Conversations(database, engine, catalog, inputs)
-        budget = Limits(settings.tokens_per_day, settings.nanos_per_day)
-        chats = Chats(database, engine, catalog, inputs, budget)
-        sendings = Sendings(database, engine, catalog, inputs, budget)
-        notices = open_notices(database, bus)
-        stack.push_async_callback(notices.aclose)
-        typing = Typing(notices, conversations)
-        sharing = open_sharing(settings, stack)
-        presence, operations = Presence(traffic, sharing), Operations(traffic, sharing)
-        await sharing.start()
-        feed = Feed(database, bus, settings.changes_keep_seconds)
-        stack.push_async_callback(feed.aclose)
-        rights = Rights(database, feed)
-        stack.push_async_callback(rights.aclose)
-        feed.start()
-        visits.start()
-        if settings.title_model != "none":
-            titles = Titles(database, chats, settings.title_model, inputs.title)
-            stack.push_async_callback(titles.aclose)
-            engine.ended = titles.ended
-        engine.keeper.price_of, engine.keeper.sockets = catalog.price, lambda: presence.open
-        if settings.restart_interrupted:
-            engine.keeper.restart = sendings.restart
-        members = Members(database)
-        erasures = Erasures(database, engine, conversations, members)
-        stack.push_async_callback(erasures.aclose)
-        await engine.start()
-        erasures.start()
-        yield Services(
-            database=database,
-            accounts=Accounts(database, passwords, sessions, throttle, factors),
-            credentials=Credentials(database, passwords, sessions, throttle),
-            factors=factors,
-            oauth=OAuth(database, identities, settings.signing_secret(), throttle, factors, sessions),
-            api_keys=ApiKeys(database),
-            sessions=sessions,
-            visits=visits,
-            conversations=conversations,
-            members=members,
-            chats=chats,
-            sendings=sendings,
-            searches=Searches(database),
-            totals=Totals(database),
-            happenings=Happenings(database, feed, rights, chats, typing),
-            engine=engine,
-            erasures=erasures,
-            typing=typing,
-            catalog=catalog,
-            budget=budget,
-            presence=presence,
-            operations=operations,
-            limits=web,
-            settings=WebSettings(
-                settings.allowed_origins,
-                settings.legacy_socket,
-                settings.public_url,
-                settings.frontend or "/",
-            ),
-        )
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -8,7 +8,7 @@ from chat.inputs import InputLimits
 from chat.jobs import EngineLimits
 from graph.shape import QueryLimits
 from models.postgres import PoolLimits
-from services import WebLimits
+from services import WebLimits, WebSettings
 from settings import Settings
 from traffic import TrafficLimits
 
@@ -77,6 +77,15 @@ def web_limits(settings: Settings) -> WebLimits:
         graph_frames_per_minute=settings.graphql_frames_per_minute if settings.rate_limits else None,
         guest_max_tokens=settings.guest_max_tokens,
         counted=settings.rate_limits,
+    )
+
+
+def web_settings(settings: Settings) -> WebSettings:
+    return WebSettings(
+        origins=settings.allowed_origins,
+        legacy_socket=settings.legacy_socket,
+        public_url=settings.public_url,
+        frontend=settings.frontend or "/",
     )
 
 

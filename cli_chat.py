@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-import app
+from assembly import build_services
 from chat.chats import StatelessChat
 from chat.events import RunAttemptFailed, RunFinished, RunReasoningDelta, RunTextDelta
 from chat.inputs import clean_model
@@ -61,7 +61,7 @@ def run(arguments: Namespace) -> int:
 
 
 async def _serve(settings: Settings, arguments: Namespace, question: str) -> int:
-    async with app.build_services(settings) as services:
+    async with build_services(settings) as services:
         talk = Talk(services, arguments.model, arguments.max_tokens)
         try:
             await talk.ready()

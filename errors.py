@@ -281,11 +281,11 @@ class InternalError(ChatError):
 
 def error_for(code: ErrorCode, message: str, retry_after: float | None = None) -> ChatError:
     """The error that a stored failure stands for, to be raised where a caller waits for the whole answer."""
-    kind = _BY_CODE.get(code, InternalError)
+    kind = BY_CODE.get(code, InternalError)
     return kind(message, retry_after=retry_after)
 
 
-_BY_CODE: dict[ErrorCode, type[ChatError]] = {
+BY_CODE: dict[ErrorCode, type[ChatError]] = {
     kind.code: kind
     for kind in (
         RateLimited,
@@ -299,6 +299,7 @@ _BY_CODE: dict[ErrorCode, type[ChatError]] = {
         ContextTooLong,
     )
 }
+"""What a run can fail with."""
 
 
 class StartError(Exception):

@@ -1,4 +1,4 @@
-"""What the transports are given: everything long-lived, built once by app.py, in one typed object."""
+"""What the transports are given: everything long-lived, built once by assembly.py, in one typed object."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import event
 
-from app import build_services
+from assembly import build_services
 from auth.sessions import Viewer
 from benchmarks.crowd import LONG, VIEWER, fill
 from graph.context import Context

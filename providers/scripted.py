@@ -24,16 +24,7 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
 
-from errors import (
-    ContentFiltered,
-    ContextTooLong,
-    ModelUnavailable,
-    ModelUnknown,
-    ProviderAuth,
-    ProviderError,
-    ProviderRateLimited,
-    ProviderTimeout,
-)
+from errors import BY_CODE, ModelUnknown, ProviderError
 from providers.base import (
     Chunk,
     FinishChunk,
@@ -57,16 +48,7 @@ REMEMBERED = 1_000
 """Flaky scripts whose plays are counted."""
 
 FAILURES: dict[str, type[ProviderError]] = {
-    kind.code: kind
-    for kind in (
-        ProviderError,
-        ModelUnavailable,
-        ProviderAuth,
-        ProviderRateLimited,
-        ProviderTimeout,
-        ContentFiltered,
-        ContextTooLong,
-    )
+    code: kind for code, kind in BY_CODE.items() if issubclass(kind, ProviderError)
 }
 
 Fail = Callable[[], ProviderError]

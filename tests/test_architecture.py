@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
     "models/erasure": "chat/test_erasures",
     "protocols": "test_edge",
     "app": "test_serve, and every test with a server",
+    "assembly": "test_serve, and every test with a server",
     "bus/base": "a protocol: bus/test_memory has its conformance tests",
     "chat/access": "people/test_rights",
     "chat/branches": "people/test_tree_model",

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-import app
 import cli
+from assembly import build_services
 from cli_chat import Talk
 from providers.base import Role, Turn
 from settings import load_settings
@@ -175,7 +175,7 @@ async def test_what_came_of_a_stopped_answer_is_a_part_of_the_conversation(
     monkeypatch.chdir(tmp_path)
     for name, value in variables(tmp_path / "data").items():
         monkeypatch.setenv(name, value)
-    async with asyncio.timeout(SECONDS), app.build_services(load_settings()) as services:
+    async with asyncio.timeout(SECONDS), build_services(load_settings()) as services:
         talk = Talk(services, "scripted:text=begun,stall", None)
         answer = asyncio.create_task(talk.ask("go"))
         while "begun" not in capsys.readouterr().out:

@@ -20,7 +20,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import event
 
-from app import build_services, create_app
+from app import create_app
+from assembly import build_services
 from auth.device import UNKNOWN
 from auth.sessions import Viewer
 from chat.drafts import ConversationDraft

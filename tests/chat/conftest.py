@@ -61,7 +61,7 @@ INPUTS = InputLimits(
 
 @dataclass(frozen=True)
 class Core:
-    """What app.py builds, without the transports."""
+    """What assembly.py builds, without the transports."""
 
     database: Database
     engine: Engine

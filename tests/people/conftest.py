@@ -71,7 +71,7 @@ class HeldProvider:
 
 @dataclass(frozen=True)
 class Studio:
-    """What app.py builds, without the transports."""
+    """What assembly.py builds, without the transports."""
 
     database: Database
     engine: Engine

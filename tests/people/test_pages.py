@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from app import build_services
+from assembly import build_services
 from auth.sessions import Viewer
 from chat.drafts import ConversationDraft
 from chat.sending import Asking
