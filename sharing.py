@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -31,6 +32,8 @@ which Redis forgets them."""
 SKEW_SECONDS = 0.5
 """By which the processes' minutes may differ."""
 
+Asked = tuple[Seat, asyncio.Future[int]]
+
 
 class Sharing:
     """`tallies` None: this process is alone."""
@@ -43,7 +46,7 @@ class Sharing:
         self._away = True
         self._memory: str | None = None
         self._ahead: float | None = None
-        self._waiting: deque[tuple[Seat, asyncio.Future[int]]] = deque()
+        self._waiting: deque[Asked] = deque()
         self._asking: asyncio.Task[None] | None = None
         self._placing = asyncio.Lock()
         """What is told of a key's places is told in the order in which it was so."""
@@ -73,11 +76,13 @@ class Sharing:
             while task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=0.1)
-        if self._tallies is not None:
+        tallies, self._tallies = self._tallies, None
+        _answer(self._waiting, [0] * len(self._waiting))
+        if tallies is not None:
             if not self._away:
                 with suppress(Away):
-                    await self._tallies.leave()
-            await self._tallies.aclose()
+                    await tallies.leave()
+            await tallies.aclose()
 
     async def _run(self, tallies: Tallies) -> None:
         while True:
@@ -134,21 +139,24 @@ class Sharing:
     async def _ask(self, tallies: Tallies) -> None:
         """All that wait at once: a thousand clients that come back together take two round trips, not a thousand."""
         while self._waiting:
-            asked = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
-            others = [0] * len(asked)
-            try:
-                async with self._placing:
-                    if not self._away:
-                        others = await tallies.place([seat for seat, _ in asked])
-            except Away as error:
-                self._lose(error)
-            except Exception as error:
-                logger.exception("what other processes hold could not be read")
-                self._lose(error)
-            finally:
-                for (_, answer), count in zip(asked, others, strict=True):
-                    if not answer.done():
-                        answer.set_result(count)
+            async with self._placing:
+                await self._ask_some(tallies)
+
+    async def _ask_some(self, tallies: Tallies) -> None:
+        asked = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        # Who has left gave the place back, and an exchange that stood in front may have told so already.
+        asked = [(seat, answer) for seat, answer in asked if not answer.done()]
+        others = [0] * len(asked)
+        try:
+            if asked and not self._away:
+                others = await tallies.place([seat for seat, _ in asked])
+        except Away as error:
+            self._lose(error)
+        except Exception as error:
+            logger.exception("what other processes hold could not be read")
+            self._lose(error)
+        finally:
+            _answer(asked, others)
 
     async def _exchange_seats(self, tallies: Tallies, name: str, seats: Seats) -> None:
         left, renewed = MOST_TALLIES, RENEWED_AT_ONCE
@@ -172,6 +180,12 @@ class Sharing:
             self._away = True
             self._hurry.set()
             logger.warning("Redis is away: each process counts its own limits (%s)", error)
+
+
+def _answer(asked: Iterable[Asked], others: Iterable[int]) -> None:
+    for (_, answer), count in zip(asked, others, strict=True):
+        if not answer.done():
+            answer.set_result(count)
 
 
 async def _exchange_rates(tallies: Tallies, name: str, rates: SharedRates) -> None:

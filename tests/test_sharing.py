@@ -147,6 +147,27 @@ class TestSockets:
             await asyncio.gather(*(each.open(1, str(number)) for number in range(100) for each in made))
             assert sum(each.presence.open for each in made) == 50
 
+    async def test_of_one_who_left_while_waiting_nobody_is_told_afterwards(self, redis: Redis) -> None:
+        """The exchange in front tells that the place is free; the question behind it must not take it again."""
+        async with processes(redis.url, user_sockets=1) as (here, there):
+            async with here.sharing._placing:
+                exchanging = asyncio.create_task(told(here))
+                await asyncio.sleep(0.05)
+                leaving = asyncio.create_task(here.open(1))
+                await asyncio.sleep(0.01)
+                leaving.cancel()
+                await asyncio.wait([leaving])
+            await exchanging
+            await until(lambda: here.sharing._asking is not None and here.sharing._asking.done())
+            assert await there.open(1) == 1
+
+    async def test_that_wait_when_the_process_ends_are_not_left_waiting(self, redis: Redis) -> None:
+        async with processes(redis.url, user_sockets=1) as (here, _), here.sharing._placing:
+            waiting = asyncio.create_task(here.open(1))
+            await until(lambda: here.sharing._waiting)
+            await here.sharing.aclose()
+            assert await waiting == 1
+
 
 class TestRedis:
     async def test_away_and_back_costs_nobody_anything_and_heals(
