@@ -11,6 +11,7 @@ from typing import Any
 from bounds import input_limits, pool_limits
 from chat.exporting import export_conversations
 from chat.importing import Imported, import_conversations
+from chat.inputs import is_text
 from chat.transfer import TransferError
 from errors import StartError, Unavailable
 from models.database import Database
@@ -64,13 +65,17 @@ def _run(arguments: Namespace, work: Work) -> int:
 async def _with_user(settings: Settings, name: str, work: Work) -> str:
     database = open_database(settings.database, pool_limits(settings))
     try:
-        async with database.read() as session:
-            user = await user_by_name(session, name) or await user_by_id(session, name)
+        user = await _find(database, name) if is_text(name) else None
         if user is None:
             raise StartError(f"there is no user {name!r}")
         return await work(settings, database, user)
     finally:
         await database.aclose()
+
+
+async def _find(database: Database, name: str) -> User | None:
+    async with database.read() as session:
+        return await user_by_name(session, name) or await user_by_id(session, name)
 
 
 async def _export(arguments: Namespace, _settings: Settings, database: Database, user: User) -> str:

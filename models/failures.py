@@ -14,11 +14,16 @@ UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
 UNAVAILABLE_STATES = frozenset({"25006", "25P03", "25P04", "40001", "40P01", "55P03"})
 """Read only (a standby), a transaction that stood still, a conflict, a deadlock, a lock that was not to be had."""
 UNFIT_STATES = frozenset({"22000", "22003", "22021", "22P05"})
-"""Characters that are no text, numbers that no column holds: only a client sends them. SQLite just finds nothing."""
+"""Characters that are no text, numbers that no column holds: only a client sends them. SQLite just finds nothing, but
+for what UTF-8 does not write."""
+TRANSLATED = (DBAPIError, PoolTimeout, UnicodeEncodeError)
+UNFIT = "A value cannot be stored by any database"
 
 
 def failure_of(error: BaseException) -> ChatError | None:
     """Our error for what a driver raised; None for what is a bug, or a constraint that was violated."""
+    if isinstance(error, UnicodeEncodeError):
+        return BadUserInput(UNFIT)
     if isinstance(error, PoolTimeout):
         return Unavailable("The database is busy; try again", retry_after=1)
     if isinstance(error, DBAPIError):
@@ -32,7 +37,7 @@ def failure_of(error: BaseException) -> ChatError | None:
 def _of_driver(error: BaseException) -> ChatError | None:
     state = getattr(error, "sqlstate", None)
     if state in UNFIT_STATES:
-        return BadUserInput("A value cannot be stored by any database")
+        return BadUserInput(UNFIT)
     down = (
         isinstance(error, OSError | InterfaceError | InternalClientError)
         or (state is not None and (state[:2] in UNAVAILABLE_CLASSES or state in UNAVAILABLE_STATES))
@@ -52,7 +57,10 @@ class translated:  # noqa: N801
         return None
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, DBAPIError | PoolTimeout) and (failure := failure_of(error)) is not None:
+        if (
+            isinstance(error, DBAPIError | PoolTimeout | UnicodeEncodeError)
+            and (failure := failure_of(error)) is not None
+        ):
             if self._refused is not None and isinstance(failure, Unavailable):
                 self._refused()
             raise failure from error

@@ -48,6 +48,8 @@ def test_what_cannot_be_is_one_line(owner: str, tmp_path: Path, capsys: pytest.C
     (tmp_path / "bad").write_text("{}\n")
     for arguments, told in (
         (["export", "nobody", "file"], "there is no user 'nobody'"),
+        (["export", "\udcff", "file"], "there is no user"),
+        (["export", "a\0b", "file"], "there is no user"),
         (["import", owner, "nowhere"], "nowhere: No such file"),
         (["import", owner, "bad"], "bad, line 1: is not an export"),
         (["export", owner, "no/folder/file"], "no/folder/file: No such file"),

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import select
 
 import models.sqlite_journal
-from errors import Unavailable
+from errors import BadUserInput, Unavailable
 from models.database import Database
 from models.failures import translated
 from models.journal import delete_segments, encode
@@ -165,6 +165,15 @@ def test_what_may_pass_is_unavailable(message: str) -> None:
 def test_what_is_a_bug_stays_a_bug() -> None:
     with pytest.raises(OperationalError), translated():
         raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("no such table: x"))
+
+
+@both
+async def test_what_utf_8_does_not_write_is_the_client_s_mistake(database: Database) -> None:
+    """As on PostgreSQL."""
+    async with database.read() as session:
+        query = select(User).where(User.username == "a\ud800")
+        with pytest.raises(BadUserInput), translated():
+            await session.exec(query)
 
 
 @both
