@@ -187,7 +187,7 @@ class Network(httpcore2.AnyIOBackend):
             async with asyncio.timeout(timeout):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 stream = await _first_of(_by_turns(found), local_address)
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             raise _unconnected(exc) from exc
         for option in socket_options or ():
             stream.get_extra_info("socket").setsockopt(*option)
@@ -242,7 +242,7 @@ async def _connected(address: Address, local: str | None) -> SocketStream:
     return stream
 
 
-def _unconnected(error: OSError) -> httpcore2.ConnectError | httpcore2.ConnectTimeout:
+def _unconnected(error: Exception) -> httpcore2.ConnectError | httpcore2.ConnectTimeout:
     kind = httpcore2.ConnectTimeout if isinstance(error, TimeoutError) else httpcore2.ConnectError
     return kind(str(error))
 

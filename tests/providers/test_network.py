@@ -293,6 +293,11 @@ class TestConnecting:
         with pytest.raises(httpcore2.ConnectError):
             await Network().connect_tcp("nobody.invalid", 80, timeout=SOON)
 
+    async def test_a_name_that_no_host_can_have(self) -> None:
+        """A redirection may lead to one."""
+        with pytest.raises(httpcore2.ConnectError):
+            await Network().connect_tcp("x" * 64 + ".invalid", 80, timeout=SOON)
+
     async def test_nobody_answers(self) -> None:
         with deaf() as port, pytest.raises(httpcore2.ConnectTimeout):
             await Network().connect_tcp("127.0.0.1", port, timeout=0.2)
