@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from auth.oauth_client import Application, Asking, Pass, Person, fetched, text_in, translated
+from auth.oauth_client import Application, Asking, Pass, Person, fetched, subject_of, text_in, translated
 
 ADDRESS = "https://github.com"
 API = "https://api.github.com"
@@ -19,15 +19,14 @@ class GitHub:
         self._asking = Asking(application, "read:user user:email")
 
     async def address(self, through: Pass) -> str:
-        with translated(self.title):
-            async with self._asking.client(through) as client:
-                url, _ = client.create_authorization_url(
-                    f"{self._address}/login/oauth/authorize", state=through.state, code_verifier=through.verifier
-                )
+        async with translated(self.title), self._asking.client(through) as client:
+            url, _ = client.create_authorization_url(
+                f"{self._address}/login/oauth/authorize", state=through.state, code_verifier=through.verifier
+            )
         return str(url)
 
     async def person(self, code: str, through: Pass) -> Person:
-        with translated(self.title):
+        async with translated(self.title):
             async with self._asking.client(through) as client:
                 endpoint = f"{self._address}/login/oauth/access_token"
                 await client.fetch_token(endpoint, code=code, code_verifier=through.verifier)
@@ -44,7 +43,7 @@ def _person(user: Any, emails: Any) -> Person:
     login, number = text_in(user, "login"), user.get("id")
     if not isinstance(number, int) or isinstance(number, bool) or not isinstance(emails, list):
         raise ValueError("a user without a number or without a list of addresses")
-    return Person(GitHub.name, str(number), next(filter(None, map(_address, emails)), None), login, login)
+    return Person(GitHub.name, subject_of(str(number)), next(filter(None, map(_address, emails)), None), login, login)
 
 
 def _address(item: Any) -> str | None:

@@ -1,22 +1,25 @@
 """Asking a provider of identities: bounds on its answers, and its failures as ours, in one place."""
 
+import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
-from joserfc.errors import JoseError
 
 from errors import BadUserInput, Unavailable
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 10
+"""For each step of one question."""
+WHOLE_SECONDS = 30
+"""For all questions of one step of a sign-in: an answer may come byte by byte, and nobody else ends its callback."""
 MAX_ANSWER_BYTES = 256 * 1024
 """Google's key set has 3 KB, a GitHub profile 2 KB, a hundred e-mail addresses 10 KB."""
 STALE = frozenset({"invalid_grant", "bad_verification_code"})
@@ -27,6 +30,8 @@ MISCONFIGURED = frozenset(
 
 
 MAX_LABEL_CHARS = 254
+MAX_SUBJECT_CHARS = 255
+"""OpenID Connect's, in ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,10 @@ class Provider(Protocol):
 class _Bounded(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            # Not asked for; its bytes say nothing of how many they would become.
+            await response.aclose()
+            raise httpx2.DecodingError("compressed")
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Cut(response.stream)
         return response
@@ -127,26 +136,29 @@ class Asking:
         )
 
 
-@contextmanager
-def translated(title: str) -> Iterator[None]:
-    """A provider's failure as ours. Neither its text nor what it was asked with reaches anybody."""
+@asynccontextmanager
+async def translated(title: str) -> AsyncIterator[None]:
+    """A provider's failure as ours, and its slowness. Neither its text nor what it was asked with reaches anybody."""
     try:
-        yield
+        async with asyncio.timeout(WHOLE_SECONDS):
+            yield
     except OAuthError as error:
-        logger.warning("%s refused a sign-in: %s", title, _word(error.error))
-        if error.error in STALE:
+        word = _word(error.error)
+        logger.warning("%s refused a sign-in: %s", title, word)
+        if word in STALE:
             raise BadUserInput(f"This sign-in at {title} is over; begin again") from None
-        if error.error in MISCONFIGURED:
+        if word in MISCONFIGURED:
             raise Unavailable(f"{title} refuses this server; tell the operator") from error
         raise Unavailable(f"{title} does not answer as it should; try again later") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, JoseError, ValueError, KeyError, RecursionError) as error:
+    except Exception as error:
+        # Of whatever type: JSON of a shape that they did not foresee makes the libraries raise TypeError and others.
         logger.warning("%s cannot be asked: %s", title, type(error).__name__)
         raise Unavailable(f"{title} does not answer as it should; try again later") from error
 
 
 def _word(value: Any) -> str:
     """A provider's error code, as far as it is one."""
-    text = str(value)[:64]
+    text = value[:64] if isinstance(value, str) else ""
     return text if text.isascii() and text.replace("_", "").isalnum() else "?"
 
 
@@ -160,6 +172,19 @@ async def fetched(client: AsyncOAuth2Client, url: str, **headers: str) -> Any:
     answer = await client.request("GET", url, headers=sent, withhold_token=not client.token)
     answer.raise_for_status()
     return answer.json()
+
+
+def subject_of(value: Any) -> str:
+    """A provider's name of an account, as it may be stored.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBJECT_CHARS:
+        raise ValueError("the subject is no text of 1 to 255 characters")
+    if not value.isascii() or not value.isprintable():
+        raise ValueError("the subject has characters that no subject has")
+    return value
 
 
 def text_in(found: Any, name: str) -> str:

@@ -41,9 +41,11 @@ async def begin(
     address = _callback(request, services, provider)
     try:
         url, cookie = await services.oauth.begin(provider, address, challenge, ticket)
+        answer = Response(status_code=SEE_OTHER, headers={"Location": url})
     except ChatError as error:
         return _home(services, provider, error)
-    answer = Response(status_code=SEE_OTHER, headers={"Location": url})
+    except Exception as failure:
+        return _home(services, provider, masked(failure, f"the way to {provider}"))
     secure = address.startswith("https:")
     answer.set_cookie(_cookie(provider), cookie, TRIP_SECONDS, path=PATH, secure=secure, httponly=True, samesite="lax")
     return answer
