@@ -142,7 +142,7 @@ class OAuth:
         """Redeem a page's code; `verifier` answers the challenge that the page began with, if it did.
 
         Raises:
-            BadUserInput: the code is not valid, or not for this page.
+            BadUserInput: the code is not valid, or not for this page, or its identity was unlinked since.
             OtpRequired, InvalidOtp: the account has a second factor; the code stays valid.
             InvalidCredentials: the account is disabled.
             RateLimited: counted with the attempts to log in.
@@ -156,7 +156,8 @@ class OAuth:
         await self._throttle.login(user.username, device)
         await self._factors.check(user.id, otp)
         async with self._database.write() as session:
-            if not await use_code(session, row.digest):
+            identity = await identity_by_subject(session, row.provider, row.subject)
+            if identity is None or identity.user_id != user.id or not await use_code(session, row.digest):
                 raise _not_valid()
             return await self._sessions.open(session, user, device, refreshable=refreshable)
 

@@ -238,9 +238,11 @@ async def test_an_identity_is_linked_by_who_is_signed_in(place: Place) -> None:
         code = (await browser.trip(path))["link_code"]
         assert await stranger.code(LINK, code=code) == "CONFLICT", "it opens another account"
 
+        late = (await browser.trip(GITHUB))["code"]
         assert await stranger.code(UNLINK, id=linked[0]["id"]) == "NOT_FOUND"
         assert (await graph.data(UNLINK, id=linked[0]["id"]))["unlinkIdentity"]["user"]["identities"] == []
         assert await graph.code(UNLINK, id=linked[0]["id"]) == "NOT_FOUND"
+        assert await browser.graph().code(LOGIN, input={"code": late}) == "BAD_USER_INPUT", "it opens nothing any more"
 
 
 async def test_the_only_way_in_stays(place: Place) -> None:
