@@ -8,6 +8,7 @@ from auth.names import clean_email, clean_password, clean_username
 from auth.passwords import Passwords
 from errors import EmailTaken, NotFound, UsernameTaken
 from models.database import Database
+from models.run import request_cancels
 from models.totp import delete_totp
 from models.user import User, UserRole, name_key, user_by_name, user_exists, users_after
 from models.user_session import end_sessions
@@ -58,7 +59,8 @@ class Administration:
             session.add(user)
 
     async def set_disabled(self, username: str, *, disabled: bool) -> int:
-        """Whether the user may come in, by whatever way. How many sessions ended.
+        """Whether the user may come in, by whatever way; answers of one who may not are stopped. How many sessions
+        ended.
 
         Raises:
             NotFound
@@ -67,7 +69,10 @@ class Administration:
             user = _found(await user_by_name(session, username), username)
             user.disabled = disabled
             session.add(user)
-            return await end_sessions(session, user.id) if disabled else 0
+            if not disabled:
+                return 0
+            await request_cancels(session, user.id)
+            return await end_sessions(session, user.id)
 
     async def reset_password(self, username: str, password: str) -> int:
         """A new password, which an account that had none may get too. How many sessions ended.

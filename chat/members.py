@@ -7,6 +7,7 @@ from models.change import ChangeKind
 from models.conversation import Conversation
 from models.database import Database, mark_revoked
 from models.member import Member, MemberRole, count_members, remove_members
+from models.run import request_cancels
 from models.user import user_by_name
 
 MAX_MEMBERS = 50
@@ -46,7 +47,8 @@ class Members:
         return conversation
 
     async def remove(self, user_id: str, key: str, other_id: str) -> Conversation:
-        """Put a member out, or leave oneself. What the member follows of it ends at once.
+        """Put a member out, or leave oneself. What the member follows of it ends at once, and the answers that the
+        member asked for are stopped where they are, within a second.
 
         Raises:
             NotFound: no such conversation, or no such member.
@@ -61,6 +63,8 @@ class Members:
             if await session.get(Member, (conversation.id, other_id)) is None:
                 raise NotFound("No such member", field="userId")
             await remove_members(session, conversation.id, other_id)
+            # Whoever pays for them can neither see nor stop them any more.
+            await request_cancels(session, other_id, conversation.id)
             mark_revoked(session, conversation.id, other_id)
             await tell_conversation(session, conversation, ChangeKind.CHANGED, [conversation.id])
             await tell_viewers(session, conversation, ChangeKind.CHANGED, conversation.id, also=[other_id])

@@ -156,6 +156,14 @@ async def request_cancel(session: AsyncSession, run_id: str) -> None:
     )
 
 
+async def request_cancels(session: AsyncSession, user_id: str, conversation_id: str | None = None) -> None:
+    """Ask the workers of this user's active runs to stop; None: in all conversations and in none."""
+    mine = update(Run).where(col(Run.user_id) == user_id, col(Run.status).in_(ACTIVE))
+    if conversation_id is not None:
+        mine = mine.where(col(Run.conversation_id) == conversation_id)
+    await session.exec(mine.values(cancel_requested=True))
+
+
 async def runs_of_worker(session: AsyncSession, worker: str) -> dict[str, bool]:
     """The active runs that are this worker's, and whether somebody wants each stopped."""
     query = select(Run.id, Run.cancel_requested).where(Run.worker == worker, col(Run.status).in_(ACTIVE))

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from auth.administration import Administration
+from auth.passwords import Passwords
 from chat.conversations import ConversationChanges
 from chat.drafts import ConversationDraft, MessageDraft
 from chat.events import RunStarted, RunTextDelta
@@ -247,6 +249,33 @@ async def test_a_demoted_editor_follows_on_and_writes_no_more(studio: Studio) ->
     assert "".join(event.text for event in rest if isinstance(event, RunTextDelta)) == "one two"
     assert (await studio.ended(run)).status == RunStatus.COMPLETED
     assert await _code(studio.send(member, conversation)) == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("way", ["put out", "left", "disabled"])
+async def test_answers_of_whoever_is_gone_are_stopped(studio: Studio, way: str) -> None:
+    """Who pays for them can neither see nor stop them; what waits behind them is never asked."""
+    owner, member = await studio.user(), await studio.user()
+    conversation, own = await studio.conversation(owner, member), await studio.conversation(member)
+    _, writing = await studio.send(member, conversation, model="held:a")
+    _, waiting = await studio.send(member, conversation, "and then?", model="held:b", queue=True)
+    _, elsewhere = await studio.send(member, own, model="held:c")
+    _, others = await studio.send(owner, conversation, "me too", model="held:d", queue=True)
+    studio.held.say("a", "one ")
+    async with aclosing(studio.happenings.of_run(owner, writing.id, None)) as events:
+        assert [type(await anext(events)) for _ in range(2)] == [RunStarted, RunTextDelta]
+    if way == "disabled":
+        await Administration(studio.database, Passwords()).set_disabled(member, disabled=True)
+    else:
+        await studio.members.remove(owner if way == "put out" else member, conversation, member)
+    assert [(await studio.ended(run)).status for run in (writing, waiting)] == [RunStatus.CANCELLED] * 2
+    for key in "cd":
+        studio.held.say(key, "two", None)
+    assert (await studio.ended(others)).status == RunStatus.COMPLETED
+    stays = RunStatus.CANCELLED if way == "disabled" else RunStatus.COMPLETED
+    assert (await studio.ended(elsewhere)).status == stays
+    texts = [message.content for message in await studio.branch(conversation)]
+    assert texts == ["hello", "one ", "and then?", "", "me too", "two"]
+    assert "held:b" not in [request.model for request in studio.held.asked]
 
 
 async def test_a_disabled_user_cannot_be_let_in(studio: Studio) -> None:
