@@ -186,15 +186,19 @@ class Chats:
             live.conversation_id = live.message_id = None
         return live
 
-    async def follow(self, user_id: str, run_id: str, after: int | None) -> AsyncGenerator[RunEvent, None]:
+    async def follow(
+        self, user_id: str, run_id: str, after: int | None, *, within: str | None = None
+    ) -> AsyncGenerator[RunEvent, None]:
         """The log of one run behind `after`; ends behind RunFinished. The right to it is looked up once: who
-        follows for long does so through Happenings.
+        follows for long does so through Happenings. `within`: the conversation that it has to write in.
 
         Raises:
             NotFound: no such run.
             BadUserInput: `after` is out of range.
         """
         run = await self.own_run(user_id, run_id)
+        if within is not None and run.conversation_id != within:
+            raise NotFound("No such run", field="runId")
         async with aclosing(self._engine.follow(run, after)) as events:
             async for event in events:
                 yield event

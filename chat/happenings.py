@@ -145,8 +145,9 @@ class Happenings:
                 for change in changes:
                     yield change
 
-    def run_events(self, user_id: str, run_id: str, seq: int) -> AsyncGenerator[RunEvent, None]:
-        return self._chats.follow(user_id, run_id, None if seq < 0 else seq)
+    def run_events(self, user_id: str, conversation_id: str, run_id: str, seq: int) -> AsyncGenerator[RunEvent, None]:
+        """Of a run of this conversation alone: the follower's right is watched there."""
+        return self._chats.follow(user_id, run_id, None if seq < 0 else seq, within=conversation_id)
 
     def notices(self, user_id: str, conversation_id: str) -> AsyncGenerator[TypingNotice, None]:
         return self._typing.follow(user_id, conversation_id)
@@ -250,7 +251,7 @@ class _Following:
 
     async def _run(self, run_id: str, seq: int) -> None:
         try:
-            async with aclosing(self._happenings.run_events(self._user_id, run_id, seq)) as events:
+            async with aclosing(self._happenings.run_events(self._user_id, self._id, run_id, seq)) as events:
                 async for event in events:
                     await self._gathering.put(event)
         except (NotFound, BadUserInput):

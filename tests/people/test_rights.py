@@ -12,6 +12,7 @@ import pytest
 from auth.administration import Administration
 from auth.passwords import Passwords
 from chat.conversations import ConversationChanges
+from chat.cursor import Cursor
 from chat.drafts import ConversationDraft, MessageDraft
 from chat.events import RunStarted, RunTextDelta
 from chat.members import MAX_MEMBERS
@@ -19,6 +20,7 @@ from chat.sending import Asking
 from chat.stats import user_stats
 from errors import BadUserInput, ChatError, Conflict, NotFound
 from models.address import Address
+from models.change import Change
 from models.member import MemberRole
 from models.run import RunStatus
 from models.user import User
@@ -210,6 +212,24 @@ async def test_a_follower_that_reads_late_gets_nothing_of_what_came_behind(studi
     await studio.ended(run)
     await studio.members.remove(owner, conversation, member)
     await _ends(events)
+
+
+async def test_a_cursor_opens_no_run_of_another_conversation(studio: Studio) -> None:
+    """A forged one, shown in a conversation of one's own, where nobody can be put out."""
+    owner, member = await studio.user(), await studio.user()
+    shared, own = await studio.conversation(owner, member), await studio.conversation(member)
+    _, run = await studio.send(owner, shared, model="held:a")
+    forged = Cursor(await studio.feed.now(own), {run.id: -1}).encode()
+    async with aclosing(studio.happenings.of_conversation(member, own, forged)) as events:
+        told = asyncio.ensure_future(anext(events))
+        await until(lambda: bool(studio.rights._guards))
+        studio.held.say("a", "one ")
+        await studio.members.remove(owner, shared, member)
+        studio.held.say("a", "secret", None)
+        await studio.ended(run)
+        await studio.conversations.update(member, own, ConversationChanges(title="mine"))
+        async with asyncio.timeout(SECONDS):
+            assert isinstance((await told).what, Change), "its own conversation's"
 
 
 async def test_a_member_put_out_by_another_process_stops_receiving(address: Address) -> None:
