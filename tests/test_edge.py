@@ -132,8 +132,10 @@ async def bounded() -> AsyncIterator[int]:
             await ws.send_bytes(b" " * 64_000_000)
             await ws.close(1013)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = b" " * 64_000_000 if scope["path"] == "/large" else b"ok"
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
 
     port = free_port()
     server = uvicorn.Server(
@@ -165,6 +167,98 @@ async def test_a_head_that_trickles_or_never_comes_is_cut(monkeypatch: pytest.Mo
                 await asyncio.sleep(0.7)
 
 
+UPGRADE = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_what_goes_on_behind_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is refused, or asks for little, would hold a connection for ever with a byte now and then."""
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.5)
+    cases = {
+        POST + b"Content-Length: 50000\r\n\r\n": b" ",
+        CHUNKED: b"1\r\n \r\n",
+        CHUNKED + b"0\r\n": b"X: y\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n": b"\r\n",
+    }
+    async with bounded() as port, asyncio.timeout(30):
+        for begun, piece in cases.items():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            assert await reader.readuntil(b"ok")
+            asked = asyncio.get_running_loop().time()
+            with contextlib.suppress(OSError):
+                while not reader.at_eof() and reader.exception() is None:
+                    assert asyncio.get_running_loop().time() - asked < 5, begun
+                    writer.write(piece)
+                    await asyncio.sleep(0.05)
+            writer.close()
+
+
+async def test_a_handshake_with_a_body_is_refused() -> None:
+    async with bounded() as port, asyncio.timeout(30):
+        for more in ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "X: y\r\n" * 200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{UPGRADE}{SOCKET}{more}\r\n".encode())
+            assert (await reader.read()).startswith(b"HTTP/1.1 400"), more
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [
+        (CHUNKED + b"2\r\nxx\r\n0\r\n", b"X: y\r\n" * 1_000),
+        (CHUNKED + b"2\r\nxx\r\n0\r\nX: ", b"y" * 8_000),
+        (CHUNKED + b"2;x=", b"y" * 8_000),
+        (b"", b"GET / HTTP/1.1\r\n\r\n" * 500),
+    ],
+    ids=["trailers", "a trailer", "an extension", "requests"],
+)
+async def test_what_stands_beside_bodies_has_a_bound(begun: bytes, piece: bytes) -> None:
+    """Two gigabytes of trailers were kept, of whoever sent them, in ten seconds."""
+    async with bounded() as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reading = asyncio.create_task(reader.read())
+        sent = 0
+        with contextlib.suppress(OSError):
+            writer.write(begun)
+            while not reading.done():
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+                assert sent < 20_000_000
+        await asyncio.gather(reading, return_exceptions=True)
+        writer.close()
+
+
+async def test_small_chunks_trailers_and_a_few_requests_at_once_pass() -> None:
+    async with bounded() as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED + b"1\r\nx\r\n" * 50_000 + b"0\r\nX: y\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
+        for _ in range(41):
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_an_answer_that_nobody_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
+    async with bounded() as port, asyncio.timeout(30):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as peer:
+            peer.setblocking(False)
+            await loop.sock_connect(peer, ("127.0.0.1", port))
+            await loop.sock_sendall(peer, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(1.5)
+            taken = 0
+            with contextlib.suppress(ConnectionResetError):
+                while data := await loop.sock_recv(peer, 1 << 20):
+                    taken += len(data)
+        assert taken < 64_000_000
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            assert len((await client.get("/large")).content) == 64_000_000, "whoever reads gets it all"
+
+
 async def test_a_head_without_end_is_cut() -> None:
     async with bounded() as port, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -184,8 +278,7 @@ async def test_a_peer_that_does_not_read_is_cut_off_behind_the_close(monkeypatch
         with socket.socket() as peer:
             peer.setblocking(False)
             await loop.sock_connect(peer, ("127.0.0.1", port))
-            head = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            await loop.sock_sendall(peer, f"{head}{SOCKET}\r\n".encode())
+            await loop.sock_sendall(peer, f"{UPGRADE}{SOCKET}\r\n".encode())
             await asyncio.sleep(2)
             taken = 0
             with contextlib.suppress(ConnectionResetError):
