@@ -38,18 +38,20 @@ class Newcomers:
         email = _address_of(person, provider)
         await self._throttle.registration(device)
         for _ in range(TRIES):
-            user = await self._draft(person, email, provider)
             try:
+                user = await self._draft(person, email, provider)
                 async with self._database.write() as session:
                     session.add(user)
                     await session.flush()
                     session.add(
                         Identity(user_id=user.id, provider=person.provider, subject=person.subject, label=person.shown)
                     )
-            except IntegrityError:
+            except (IntegrityError, EmailTaken) as error:
                 # The same browser twice, or somebody else took the name.
                 if (known := await self._known(person)) is not None:
                     return known
+                if isinstance(error, EmailTaken):
+                    raise
             else:
                 return user
         raise Unavailable("No free username was found; try again")

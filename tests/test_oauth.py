@@ -146,6 +146,17 @@ async def test_a_stranger_gets_an_account_and_finds_it_again(place: Place) -> No
     assert not [text for text in (fragment["code"], CLIENT_SECRET, first["accessToken"]) if text in log]
 
 
+async def test_a_stranger_who_comes_many_times_at_once_is_one(place: Place) -> None:
+    """A double click, or the tabs of yesterday: nobody is told that their own address is somebody else's."""
+    place.github.becomes(8, "twin", "twin@example.com")
+
+    async def sign_in() -> str:
+        async with place.browser() as browser:
+            return str((await browser.login((await browser.trip(GITHUB))["code"]))["user"]["id"])
+
+    assert len(set(await asyncio.gather(*(sign_in() for _ in range(8))))) == 1
+
+
 async def test_a_code_is_good_once_for_the_page_that_began(place: Place) -> None:
     """A link with somebody else's code would sign a victim in to the attacker's account: a page that sends a challenge
     is proof against it."""
