@@ -181,9 +181,10 @@ class Chats:
         if run is None:
             return None
         live = self._engine.live(run)
-        if run.conversation_id is None:
-            # Its conversation was deleted, which this process may have loaded before.
-            live.conversation_id = live.message_id = None
+        if run.conversation_id is None and live.conversation_id is not None:
+            # Deleted meanwhile, with all text: this process may have some of it still.
+            self._engine.forget(run.id)
+            return run
         return live
 
     async def follow(

@@ -272,6 +272,11 @@ class Engine:
             self._forget(next(iter(self._kept.values())))
         asyncio.get_running_loop().call_later(job.keep, self._forget, job)
 
+    def forget(self, run_id: str) -> None:
+        """Nobody may read any more of an ended run's log."""
+        if (job := self._kept.get(run_id)) is not None:
+            self._forget(job)
+
     def _forget(self, job: Job) -> None:
         # Not by its id alone: a run that was begun again here has a younger job.
         run_id = job.run.id

@@ -199,10 +199,10 @@ async def start_run(session: AsyncSession, run_id: str, values: dict[str, Any]) 
 
 
 async def detach_runs(session: AsyncSession, conversation_id: str) -> None:
-    """Let runs outlive their conversation: their usage counts for ever."""
-    await session.exec(
-        update(Run).where(col(Run.conversation_id) == conversation_id).values(conversation_id=None, message_id=None)
-    )
+    """Let runs outlive their conversation: their usage counts for ever. Their keys are free: a chat without a
+    conversation would be answered by them."""
+    gone = dict.fromkeys(("conversation_id", "message_id", "idempotency_key"))
+    await session.exec(update(Run).where(col(Run.conversation_id) == conversation_id).values(**gone))
 
 
 async def release_key(session: AsyncSession, run_id: str) -> None:

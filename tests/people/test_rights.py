@@ -11,10 +11,11 @@ import pytest
 
 from auth.administration import Administration
 from auth.passwords import Passwords
+from chat.chats import StatelessChat
 from chat.conversations import ConversationChanges
 from chat.cursor import Cursor
 from chat.drafts import ConversationDraft, MessageDraft
-from chat.events import RunStarted, RunTextDelta
+from chat.events import RunFinished, RunStarted, RunTextDelta
 from chat.members import MAX_MEMBERS
 from chat.sending import Asking
 from chat.stats import user_stats
@@ -24,7 +25,7 @@ from models.change import Change
 from models.member import MemberRole
 from models.run import RunStatus
 from models.user import User
-from providers.base import Role
+from providers.base import Role, Turn
 from tests.chat.conftest import SECONDS
 from tests.people.conftest import Studio, open_studio
 from tests.waiting import until
@@ -230,6 +231,22 @@ async def test_a_cursor_opens_no_run_of_another_conversation(studio: Studio) -> 
         await studio.conversations.update(member, own, ConversationChanges(title="mine"))
         async with asyncio.timeout(SECONDS):
             assert isinstance((await told).what, Change), "its own conversation's"
+
+
+async def test_a_deleted_conversation_is_not_read_by_its_runs(address: Address) -> None:
+    """By whoever asked, neither by the run's id nor by its key, at whichever process."""
+    async with open_studio(address) as here, open_studio(address) as there:
+        owner, member = await here.user(), await here.user()
+        conversation = await here.conversation(owner, member)
+        _, run = await here.send(member, conversation, model="held:a", idempotency_key="key")
+        here.held.say("a", "secret", None)
+        await here.ended(run)
+        await there.conversations.delete(owner, conversation)
+        for studio in (there, here):
+            told = [event async for event in studio.happenings.of_run(member, run.id, None)]
+            assert [type(event) for event in told] == [RunFinished]
+            chat = StatelessChat([Turn(Role.USER, "hi")], "scripted:text=other", idempotency_key="key")
+            assert (await studio.chats.answer(member, chat)).content == "other"
 
 
 async def test_a_member_put_out_by_another_process_stops_receiving(address: Address) -> None:
