@@ -14,7 +14,7 @@ import pytest
 from providers.weights import CATALOGUE
 from tests.conftest import StartServer, wait_for_model
 from tests.providers.ggufs import gguf
-from tests.providers.hub import CONTENT, TINY, FakeHub, Manner, serving
+from tests.providers.hub import CONTENT, TINY, FakeHub, Manner, left, serving
 from tests.server import MODELS_DIR, ROOT, environment
 
 HALF = len(CONTENT) // 2
@@ -76,10 +76,6 @@ class Command:
 @pytest.fixture
 def command(tmp_path: Path, models: Path, hub: FakeHub) -> Command:
     return Command(tmp_path, models, hub)
-
-
-def left(models: Path) -> set[str]:
-    return {path.name for path in models.iterdir()} - {".fetch.lock"}
 
 
 def test_list_is_tab_separated_where_nobody_looks(command: Command, models: Path) -> None:

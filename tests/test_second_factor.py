@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import httpx
-import pyotp
 import pytest
 
 from models.address import Address
+from tests.auth.conftest import code_of
 from tests.conftest import Account, StartServer, register_on
 from tests.databases import url_of
 from tests.graph.http_client import Graph, Json
@@ -31,10 +30,6 @@ pytestmark = pytest.mark.on_both
 def servers(start_server: StartServer, address: Address, tmp_path: Path) -> tuple[Server, Server]:
     one, two = (start_server(tmp_path / name, DATABASE_URL=url_of(address)) for name in ("one", "two"))
     return one, two
-
-
-def code_of(secret: str, steps: int = 0) -> str:
-    return pyotp.TOTP(secret).at(time.time() + steps * 30)
 
 
 def rest_login(server: Server, account: Account, **more: object) -> httpx.Response:

@@ -1,7 +1,9 @@
 """Accounts on a real database."""
 
+import time
 from collections.abc import Iterator
 
+import pyotp
 import pytest
 
 from auth.accounts import Accounts
@@ -14,6 +16,11 @@ from models.database import Database
 
 SECRET = "a secret for tests only, 32 bytes or more"
 MINUTES = 30
+
+
+def code_of(secret: str, steps: int = 0) -> str:
+    """What the app shows, or did so many steps ago (below 0)."""
+    return pyotp.TOTP(secret).at(time.time() + steps * 30)
 
 
 @pytest.fixture

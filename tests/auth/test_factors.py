@@ -1,10 +1,8 @@
 """The second factor on a real database."""
 
 import asyncio
-import time
 from datetime import timedelta
 
-import pyotp
 import pytest
 
 from auth.accounts import Accounts
@@ -17,17 +15,12 @@ from models.address import Address
 from models.database import Database
 from models.opening import open_database
 from models.totp import totp_of
-from tests.auth.conftest import SECRET
+from tests.auth.conftest import SECRET, code_of
 from tests.databases import everything, look
 
 pytestmark = pytest.mark.on_both
 
 PASSWORD = "password123"
-
-
-def code_of(secret: str, steps: int = 0) -> str:
-    """What the app shows, or did so many steps ago (below 0)."""
-    return pyotp.TOTP(secret).at(time.time() + steps * 30)
 
 
 async def with_totp(accounts: Accounts, factors: Factors, step: int = -1) -> tuple[SignedIn, str, list[str]]:

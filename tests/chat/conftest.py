@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import chat.attempts
 from bus.base import Bus
 from bus.memory import MemoryBus
 from chat.attempts import RetryLimits
 from chat.chats import Chats
 from chat.conversations import Conversations
-from chat.drafts import ConversationDraft
+from chat.drafts import ConversationDraft, MessageDraft
 from chat.engine import Engine
-from chat.events import RunEvent
+from chat.events import RunEvent, RunFinished
 from chat.generation import GenerationLimits
 from chat.inputs import InputLimits
 from chat.jobs import EngineLimits
@@ -27,7 +28,7 @@ from models.database import Database
 from models.opening import open_database
 from models.run import Run
 from models.usage import UNLIMITED, Limits
-from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, TextChunk
+from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Provider, Role, TextChunk
 from providers.catalog import Catalog
 from providers.scripted import ScriptedProvider
 from tests.conftest import add_user
@@ -175,3 +176,25 @@ async def open_core(
 async def core(address: Address) -> AsyncIterator[Core]:
     async with open_core(address) as opened:
         yield opened
+
+
+@pytest.fixture
+async def user(core: Core) -> str:
+    return await core.user()
+
+
+@pytest.fixture
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked again is asked at once."""
+    monkeypatch.setattr(chat.attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(chat.attempts, "JITTER", 0.001)
+
+
+def said(text: str, key: str | None = None, role: Role = Role.USER) -> MessageDraft:
+    return MessageDraft(role, text, key)
+
+
+def end_of(events: Sequence[RunEvent]) -> RunFinished:
+    last = events[-1]
+    assert isinstance(last, RunFinished)
+    return last

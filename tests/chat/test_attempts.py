@@ -18,16 +18,12 @@ from chat.prompt import estimate_tokens
 from errors import ErrorCode, ProviderError, ProviderRateLimited
 from models.run import Run, RunStatus
 from providers.base import FinishReason, Role, Turn
-from tests.chat.conftest import GENERATION, Core, OddProvider, open_core
+from tests.chat.conftest import GENERATION, Core, OddProvider, end_of, open_core
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("in_no_time")
+
 TWICE = replace(GENERATION, retry=RetryLimits(2, 10))
-
-
-@pytest.fixture(autouse=True)
-def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat.attempts, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(chat.attempts, "JITTER", 0.001)
 
 
 @pytest.fixture
@@ -42,12 +38,6 @@ async def play(core: Core, script: str, **more: Any) -> tuple[list[RunEvent], Ru
     return await core.events(user, run), await core.row(run.id)
 
 
-def end(events: list[RunEvent]) -> RunFinished:
-    last = events[-1]
-    assert isinstance(last, RunFinished)
-    return last
-
-
 def codes(run: Run) -> list[str | None]:
     """What each attempt failed with."""
     return [attempt.get("error", {}).get("code") for attempt in run.attempts]
@@ -58,7 +48,7 @@ class TestRetries:
         events, row = await play(core, "flaky=2/PROVIDER_ERROR,text=a,text=b")
         assert [type(event) for event in events[:3]] == [RunAttemptFailed, RunAttemptFailed, RunStarted]
         assert text_of(events) == "ab"
-        assert end(events).status is RunStatus.COMPLETED
+        assert end_of(events).status is RunStatus.COMPLETED
         assert [event.seq for event in events] == list(range(len(events)))
         assert codes(row) == ["PROVIDER_ERROR", "PROVIDER_ERROR", None]
         began = [attempt["started_at"] for attempt in row.attempts]
@@ -68,7 +58,7 @@ class TestRetries:
         events, row = await play(core, "fail=PROVIDER_ERROR")
         assert [type(event) for event in events] == [RunAttemptFailed, RunAttemptFailed, RunFinished]
         assert codes(row) == ["PROVIDER_ERROR"] * 3
-        assert end(events).status is RunStatus.FAILED
+        assert end_of(events).status is RunStatus.FAILED
 
     @pytest.mark.parametrize("code", ["PROVIDER_AUTH", "CONTENT_FILTERED", "CONTEXT_TOO_LONG", "MODEL_UNAVAILABLE"])
     async def test_what_will_not_pass_in_a_moment_is_not_asked_again(self, core: Core, code: str) -> None:
@@ -82,7 +72,7 @@ class TestRetries:
         events, row = await play(core, f"{first},fail=PROVIDER_RATE_LIMITED/0")
         assert not any(isinstance(event, RunAttemptFailed) for event in events)
         assert codes(row) == ["PROVIDER_RATE_LIMITED"]
-        assert end(events).status is RunStatus.FAILED
+        assert end_of(events).status is RunStatus.FAILED
         assert text_of(events) == {"text=a": "a", "think=a": "", "text=_": " "}[first]
 
     async def test_silence_was_waited_for_and_is_not_waited_for_again(self, path: Path) -> None:
@@ -105,7 +95,7 @@ class TestRetries:
         odd = OddProvider("abcdef")
         async with open_core(path, fallback=["odd"], providers=[odd]) as core:
             events, _ = await play(core, "usage=5000/1,fail=PROVIDER_ERROR")
-            usage = end(events).usage
+            usage = end_of(events).usage
             assert usage is not None
             assert usage.completion_tokens == estimate_tokens("abcdef")
 
@@ -129,7 +119,7 @@ class TestRetryAfter:
 
     async def test_beyond_the_longest_pause_the_run_fails_and_says_when_to_ask_again(self, core: Core) -> None:
         events, row = await play(core, "fail=PROVIDER_RATE_LIMITED/77")
-        error = end(events).error
+        error = end_of(events).error
         assert error is not None
         assert (error.code, error.retryable, error.retry_after) == (ErrorCode.PROVIDER_RATE_LIMITED, True, 77)
         assert codes(row) == ["PROVIDER_RATE_LIMITED"]
@@ -152,7 +142,7 @@ class TestRetryAfter:
             async with asyncio.timeout(6):
                 events, row = await play(core, "fail=PROVIDER_RATE_LIMITED/9")
             assert codes(row) == ["PROVIDER_RATE_LIMITED"]
-            assert end(events).error is not None
+            assert end_of(events).error is not None
 
 
 class TestFallback:
@@ -202,7 +192,7 @@ class TestStops:
             events, row = await play(core, "fail=PROVIDER_ERROR")
             assert 1 < len(row.attempts) < 10
             assert set(codes(row)) == {"PROVIDER_ERROR"}
-            assert end(events).status is RunStatus.FAILED
+            assert end_of(events).status is RunStatus.FAILED
 
     async def test_an_attempt_that_is_cut_off_by_it_says_so(self, path: Path) -> None:
         async with open_core(path, generation=replace(TWICE, whole=0.1)) as core:
@@ -215,7 +205,7 @@ class TestWhatIsNoAnswer:
     async def test_nothing_but_white_space_ends(self, core: Core) -> None:
         """Models that lost their way write line breaks until somebody stops them; somebody pays for each."""
         events, row = await play(core, "text=a,blanks=999999999", max_tokens=4096)
-        assert end(events).error is not None
+        assert end_of(events).error is not None
         assert (row.error_code, row.error_retryable) == (ErrorCode.PROVIDER_ERROR, True)
         assert text_of(events).strip() == "a"
         assert len(text_of(events)) < 2_100
@@ -225,29 +215,30 @@ class TestWhatIsNoAnswer:
         async with open_core(path, generation=replace(TWICE, next_token=0.2)) as core:
             async with asyncio.timeout(10):
                 events, _ = await play(core, "text=a,every=0.02,blanks=4000")
-            error = end(events).error
+            error = end_of(events).error
             assert error is not None
             assert error.code is ErrorCode.PROVIDER_TIMEOUT
 
     async def test_white_space_between_words_is_text(self, core: Core) -> None:
         events, _ = await play(core, "blanks=1900,text=a,blanks=1900,text=b", max_tokens=4096)
-        assert end(events).status is RunStatus.COMPLETED
+        assert end_of(events).status is RunStatus.COMPLETED
         assert len(text_of(events)) == 3_802
 
     async def test_an_answer_that_was_filtered_whole_failed(self, core: Core) -> None:
         events, row = await play(core, "finish=CONTENT_FILTER")
-        assert end(events).status is RunStatus.FAILED
+        assert end_of(events).status is RunStatus.FAILED
         assert (row.error_code, row.error_retryable) == (ErrorCode.CONTENT_FILTERED, False)
 
     async def test_one_that_was_cut_by_the_filter_ended_so(self, core: Core) -> None:
         events, _ = await play(core, "text=a,finish=CONTENT_FILTER")
-        assert (end(events).status, end(events).finish_reason) == (RunStatus.COMPLETED, FinishReason.CONTENT_FILTER)
+        end = end_of(events)
+        assert (end.status, end.finish_reason) == (RunStatus.COMPLETED, FinishReason.CONTENT_FILTER)
 
     @pytest.mark.parametrize("figures", ["-5/3", "3/-5", "1/99999999999999999999", "300000000/1"])
     async def test_figures_that_cannot_be_are_not_believed(self, core: Core, figures: str) -> None:
         """They would be paid for, and one of them does not even fit into the database."""
         events, row = await play(core, f"text=abcdef,usage={figures}")
-        usage = end(events).usage
+        usage = end_of(events).usage
         assert usage is not None
         assert usage.estimated
         assert usage.completion_tokens == estimate_tokens("abcdef")

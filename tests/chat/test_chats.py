@@ -29,11 +29,6 @@ from tests.databases import everything
 pytestmark = pytest.mark.on_both
 
 
-@pytest.fixture
-async def user(core: Core) -> str:
-    return await core.user()
-
-
 def asking(text: str = "hello", model: str | None = None, key: str | None = None) -> StatelessChat:
     return StatelessChat([Turn(Role.USER, text)], model=model, idempotency_key=key)
 

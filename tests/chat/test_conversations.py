@@ -20,7 +20,7 @@ from models.message import Message
 from models.run import RunStatus
 from models.user import user_by_id
 from providers.base import Role
-from tests.chat.conftest import INPUTS, Core, open_core
+from tests.chat.conftest import INPUTS, Core, open_core, said
 from tests.conftest import all_messages
 from tests.waiting import until
 
@@ -28,10 +28,6 @@ pytestmark = pytest.mark.on_both
 
 THEN = EPOCH + timedelta(days=20_000, milliseconds=123)
 LATER = THEN + timedelta(days=1)
-
-
-def said(text: str, key: str | None = None, role: Role = Role.USER) -> MessageDraft:
-    return MessageDraft(role, text, key)
 
 
 def draft(*messages: MessageDraft, **more: Any) -> ConversationDraft:
@@ -47,11 +43,6 @@ async def counters(core: Core, user_id: str) -> tuple[int, int]:
         user = await user_by_id(session, user_id)
     assert user is not None
     return user.conversation_count, user.message_count
-
-
-@pytest.fixture
-async def user(core: Core) -> str:
-    return await core.user()
 
 
 @pytest.fixture

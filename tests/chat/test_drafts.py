@@ -9,13 +9,9 @@ from models.branch import BranchRow
 from models.columns import EPOCH
 from models.conversation import Conversation
 from providers.base import Role
-from tests.chat.conftest import INPUTS
+from tests.chat.conftest import INPUTS, said
 
 THEN = EPOCH + timedelta(days=20_000, milliseconds=123)
-
-
-def said(text: str, key: str | None = None, role: Role = Role.USER) -> MessageDraft:
-    return MessageDraft(role, text, key)
 
 
 def blank() -> Conversation:

@@ -10,7 +10,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-import chat.attempts
 from chat.attempts import RetryLimits
 from chat.events import RunAttemptFailed, RunEvent, RunFinished, text_of
 from chat.generation import GenerationLimits
@@ -23,6 +22,8 @@ from providers.openai_wire import stream_completion
 from tests.chat.conftest import GENERATION, Core, OddProvider, open_core
 from tests.providers.wire import STREAM, Script, response, says, serving
 from tests.server import ROOT, free_port
+
+pytestmark = pytest.mark.usefixtures("in_no_time")
 
 LIMITS = replace(GENERATION, retry=RetryLimits(1, 10))
 PATIENT = Patience(connect=2, first=20, between=20)
@@ -161,12 +162,6 @@ async def run_to_its_end(core: Core) -> tuple[list[RunEvent], Run]:
     user = await core.user()
     run = await core.ask(user, await core.conversation(user), "wired")
     return await core.events(user, run), await core.row(run.id)
-
-
-@pytest.fixture(autouse=True)
-def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat.attempts, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(chat.attempts, "JITTER", 0.001)
 
 
 def test_every_line_is_provoked() -> None:

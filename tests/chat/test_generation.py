@@ -29,7 +29,7 @@ from providers.base import (
     Usage,
     UsageChunk,
 )
-from tests.chat.conftest import GENERATION, Core, OddProvider, open_core
+from tests.chat.conftest import GENERATION, Core, OddProvider, end_of, open_core
 
 
 async def play(core: Core, script: str, **more: Any) -> list[RunEvent]:
@@ -43,21 +43,15 @@ async def ask_odd(core: Core) -> tuple[list[RunEvent], Run]:
     return await core.events(user, run), await core.row(run.id)
 
 
-def end(events: list[RunEvent]) -> RunFinished:
-    last = events[-1]
-    assert isinstance(last, RunFinished)
-    return last
-
-
 class TestAnAnswer:
     async def test_comes_as_started_deltas_finished(self, core: Core) -> None:
         events = await play(core, "text=a,text=b,usage=7/2")
         kinds = [type(event) for event in events]
         assert kinds[0] is RunStarted
         assert set(kinds[1:-1]) == {RunTextDelta}
-        assert end(events).status is RunStatus.COMPLETED
-        assert end(events).finish_reason is FinishReason.STOP
-        assert end(events).usage == Usage(7, 2)
+        assert end_of(events).status is RunStatus.COMPLETED
+        assert end_of(events).finish_reason is FinishReason.STOP
+        assert end_of(events).usage == Usage(7, 2)
         assert text_of(events) == "ab"
         assert [event.seq for event in events] == list(range(len(events)))
 
@@ -77,31 +71,31 @@ class TestAnAnswer:
 
     async def test_without_a_finish_it_failed_with_its_text_kept(self, core: Core) -> None:
         events = await play(core, "text=a,cut")
-        assert end(events).status is RunStatus.FAILED
-        assert end(events).error is not None
+        assert end_of(events).status is RunStatus.FAILED
+        assert end_of(events).error is not None
         assert text_of(events) == "a"
 
     async def test_a_stop_for_length_is_a_whole_answer(self, core: Core) -> None:
         events = await play(core, "words=9", max_tokens=3)
-        assert (end(events).status, end(events).finish_reason) == (RunStatus.COMPLETED, FinishReason.LENGTH)
+        assert (end_of(events).status, end_of(events).finish_reason) == (RunStatus.COMPLETED, FinishReason.LENGTH)
         assert text_of(events) == "w0 w1 w2 "
 
     async def test_beyond_the_longest_text_it_is_cut_for_length(self, path: Path) -> None:
         async with open_core(path, generation=replace(GENERATION, chars=10)) as core:
             events = await play(core, "text=123456,think=789,text=0123456789,text=more")
-            assert (end(events).status, end(events).finish_reason) == (RunStatus.COMPLETED, FinishReason.LENGTH)
+            assert (end_of(events).status, end_of(events).finish_reason) == (RunStatus.COMPLETED, FinishReason.LENGTH)
             assert text_of(events) == "1234560"
             assert core.provider.active == 0
 
     async def test_one_that_fills_the_longest_text_exactly_is_whole(self, path: Path) -> None:
         async with open_core(path, generation=replace(GENERATION, chars=10)) as core:
-            assert end(await play(core, "text=0123456789")).finish_reason is FinishReason.STOP
+            assert end_of(await play(core, "text=0123456789")).finish_reason is FinishReason.STOP
 
     async def test_text_that_no_database_takes_is_mended(self, path: Path) -> None:
         """A provider that splits a surrogate pair over two chunks must not cost the whole answer."""
         async with open_core(path, providers=[OddProvider("a\ud83d", "\ude00b\x00c")]) as core:
             events, row = await ask_odd(core)
-            assert end(events).status is RunStatus.COMPLETED
+            assert end_of(events).status is RunStatus.COMPLETED
             assert text_of(events) == "a\ufffd\ufffdb\ufffdc"
             assert row.status == RunStatus.COMPLETED
 
@@ -110,8 +104,8 @@ class TestAnAnswer:
         odd = OddProvider("a", FinishChunk(FinishReason.STOP), ProviderError("reset"))
         async with open_core(path, providers=[odd]) as core:
             events, _ = await ask_odd(core)
-            assert end(events).status is RunStatus.COMPLETED
-            usage = end(events).usage
+            assert end_of(events).status is RunStatus.COMPLETED
+            usage = end_of(events).usage
             assert usage is not None
             assert usage.estimated
 
@@ -119,7 +113,7 @@ class TestAnAnswer:
 class TestTimes:
     async def test_to_the_first_chunk(self, path: Path) -> None:
         async with open_core(path, generation=replace(GENERATION, first_token=0.05)) as core:
-            last = end(await play(core, "wait=30,text=late"))
+            last = end_of(await play(core, "wait=30,text=late"))
             assert last.error is not None
             assert last.error.code is ErrorCode.PROVIDER_TIMEOUT
             assert "begin within 0.05" in last.error.message
@@ -128,7 +122,7 @@ class TestTimes:
     async def test_between_two_chunks(self, path: Path) -> None:
         async with open_core(path, generation=replace(GENERATION, next_token=0.05)) as core:
             events = await play(core, "text=a,wait=30,text=late")
-            last = end(events)
+            last = end_of(events)
             assert last.error is not None
             assert last.error.code is ErrorCode.PROVIDER_TIMEOUT
             assert "go on within 0.05" in last.error.message
@@ -138,7 +132,7 @@ class TestTimes:
     async def test_of_the_whole_run(self, path: Path) -> None:
         async with open_core(path, generation=replace(GENERATION, whole=0.1)) as core:
             events = await play(core, "every=0.01,words=1000")
-            last = end(events)
+            last = end_of(events)
             assert last.error is not None
             assert last.error.code is ErrorCode.PROVIDER_TIMEOUT
             assert "longer than 0.1 seconds" in last.error.message
@@ -157,7 +151,7 @@ class TestFallback:
             failed = events[0]
             assert isinstance(failed, RunAttemptFailed)
             assert (failed.provider, failed.error.code) == ("scripted", ErrorCode.PROVIDER_RATE_LIMITED)
-            assert end(events).model == "odd"
+            assert end_of(events).model == "odd"
             row = await core.row(run.id)
             assert (row.model, row.provider, row.requested_model) == ("odd", "odd", asked)
             assert [attempt["model"] for attempt in row.attempts] == [asked, "odd"]
@@ -174,14 +168,14 @@ class TestFallback:
         """Two models' answers must not be glued together."""
         odd = OddProvider("second")
         async with open_core(path, fallback=["odd"], providers=[odd]) as core:
-            assert end(await play(core, first)).status is RunStatus.FAILED
+            assert end_of(await play(core, first)).status is RunStatus.FAILED
             assert odd.asked == []
 
     @pytest.mark.parametrize("code", ["PROVIDER_AUTH", "CONTENT_FILTERED", "CONTEXT_TOO_LONG"])
     async def test_not_for_what_will_not_pass(self, path: Path, code: str) -> None:
         odd = OddProvider("second")
         async with open_core(path, fallback=["odd"], providers=[odd]) as core:
-            last = end(await play(core, f"fail={code}"))
+            last = end_of(await play(core, f"fail={code}"))
             assert last.error is not None
             assert (last.error.code, last.error.retryable) == (ErrorCode(code), False)
             assert odd.asked == []
@@ -190,7 +184,7 @@ class TestFallback:
         async with open_core(path, fallback=["odd"], providers=[OddProvider(ProviderAuth())]) as core:
             events = await play(core, "fail=PROVIDER_ERROR")
             assert [type(event) for event in events] == [RunAttemptFailed, RunFinished]
-            last = end(events)
+            last = end_of(events)
             assert last.error is not None
             assert last.error.code is ErrorCode.PROVIDER_AUTH
 
@@ -200,7 +194,7 @@ class TestTheUnforeseen:
         async with open_core(path, providers=[OddProvider("a", KeyError("the password is 123"))]) as core:
             with caplog.at_level(logging.ERROR):
                 events, row = await ask_odd(core)
-            last = end(events)
+            last = end_of(events)
             assert last.error is not None
             assert last.error.code is ErrorCode.INTERNAL_ERROR
             assert row.id in last.error.message
@@ -217,7 +211,7 @@ class TestTheUnforeseen:
 
     async def test_a_timeout_of_the_provider_s_own_is_a_timeout(self, path: Path) -> None:
         async with open_core(path, providers=[OddProvider(ProviderTimeout("too slow"))]) as core:
-            last = end((await ask_odd(core))[0])
+            last = end_of((await ask_odd(core))[0])
             assert last.error is not None
             assert (last.error.code, last.error.message) == (ErrorCode.PROVIDER_TIMEOUT, "too slow")
 
@@ -225,7 +219,7 @@ class TestTheUnforeseen:
 class TestUsage:
     async def test_is_estimated_when_the_provider_gives_none(self, path: Path) -> None:
         async with open_core(path, providers=[OddProvider(ReasoningChunk("why"), TextChunk("because"))]) as core:
-            usage = end((await ask_odd(core))[0]).usage
+            usage = end_of((await ask_odd(core))[0]).usage
             assert usage is not None
             assert usage.estimated
             assert usage.completion_tokens == estimate_tokens("whybecause")
@@ -236,7 +230,7 @@ class TestUsage:
             turns = [Turn(Role.USER, "x" * 300) for _ in range(19)] + [Turn(Role.USER, "y" * 90)]
             chat = StatelessChat(turns, model="odd", max_tokens=1)
             events = [event async for event in core.chats.chat(None, chat)]
-            usage = end(events).usage
+            usage = end_of(events).usage
             assert usage is not None
             assert usage.prompt_tokens < 100
 
@@ -244,14 +238,14 @@ class TestUsage:
         figures = Usage(11, 22, 3, 4)
         async with open_core(path, providers=[OddProvider("a", UsageChunk(figures))]) as core:
             events, row = await ask_odd(core)
-            assert end(events).usage == figures
+            assert end_of(events).usage == figures
             stored = (row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.reasoning_tokens)
             assert stored == (11, 22, 3, 4)
             assert not row.usage_estimated
 
     @pytest.mark.parametrize("script", ["text=abcdef,fail=PROVIDER_ERROR", "text=abcdef,cut"])
     async def test_a_failed_run_is_counted(self, core: Core, script: str) -> None:
-        usage = end(await play(core, script)).usage
+        usage = end_of(await play(core, script)).usage
         assert usage is not None
         assert usage.completion_tokens >= 2
 

@@ -31,11 +31,6 @@ async def find(core: Core, user: str, query: str, limit: int = 50) -> list[str]:
     return [hit.message.content for hit in await Searches(core.database).messages(user, query, limit=limit)]
 
 
-@pytest.fixture
-async def user(core: Core) -> str:
-    return await core.user()
-
-
 TEXTS = (
     "The quick brown fox jumps over the lazy dog",
     "我们今天讨论了如何在数据库里搜索中文",

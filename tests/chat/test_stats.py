@@ -24,11 +24,6 @@ UNPRICED = "scripted:text=a,usage=1000/500"
 COST = 6_000_000
 
 
-@pytest.fixture
-async def user(core: Core) -> str:
-    return await core.user()
-
-
 async def chat(core: Core, user: str, model: str) -> None:
     async for _ in core.chats.chat(user, StatelessChat([Turn(Role.USER, "x")], model=model)):
         pass

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests.server import Server
+
 SECONDS = 30
 Json = dict[str, Any]
 
@@ -84,3 +86,9 @@ async def sse(response: httpx.Response) -> AsyncGenerator[tuple[str, str], None]
             if not frame.startswith(":"):
                 fields = dict(line.split(":", 1) for line in frame.split("\n"))
                 yield fields["event"].strip(), fields["data"].strip()
+
+
+async def open_sockets(server: Server) -> int:
+    async with httpx.AsyncClient() as http:
+        count: int = (await http.get(f"{server.url}/health")).json()["active_connections"]
+        return count

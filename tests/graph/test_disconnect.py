@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Account, StartServer, register_on
 from tests.graph.client import open_socket
 from tests.graph.documents import CHAT, CHAT_STREAM, CREATE, FOLLOW, SEND, SLOW, chat, create, ended, start, text_of
-from tests.graph.http_client import Graph, Json
+from tests.graph.http_client import Graph, Json, open_sockets
 from tests.server import Server, running
 
 SECONDS = 15
@@ -231,18 +231,12 @@ def _statuses(server: Server) -> set[str]:
 
 async def test_sockets_that_broke_are_not_counted(server: Server) -> None:
     async with open_socket(server) as socket:
-        assert await _open_sockets(server) == 1
+        assert await open_sockets(server) == 1
         socket.connection.transport.abort()
         deadline = time.monotonic() + SECONDS
-        while await _open_sockets(server) != 0:
+        while await open_sockets(server) != 0:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-
-
-async def _open_sockets(server: Server) -> int:
-    async with httpx.AsyncClient() as http:
-        count: int = (await http.get(f"{server.url}/health")).json()["active_connections"]
-        return count
 
 
 class _HangUp:

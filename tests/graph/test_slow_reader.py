@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -17,8 +17,9 @@ from websockets.asyncio.client import ClientConnection
 from tests.conftest import Account, register_on
 from tests.graph.client import dial
 from tests.graph.documents import CHAT_STREAM, FOLLOW, chat, follow, start
-from tests.graph.http_client import Graph
+from tests.graph.http_client import Graph, open_sockets
 from tests.server import Server, running
+from tests.waiting import until
 
 LARGE = ("x" * 999 + " ") * 4_000
 """Echoed, 4 MB: two of them are more than the kernel takes for a reader that does not read."""
@@ -85,26 +86,13 @@ async def _stuffed(server: Server, account: Account, large: str, model: str) -> 
         yield connection
 
 
-async def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
-
-
-async def _open_sockets(server: Server) -> int:
-    async with httpx.AsyncClient() as http:
-        count: int = (await http.get(f"{server.url}/health")).json()["active_connections"]
-        return count
-
-
 async def test_it_is_closed_and_lets_go_of_what_it_followed(server: Server, account: Account, large: str) -> None:
     before = len(server.log())
     async with _stuffed(server, account, large, ENDLESS):
         begun = time.monotonic()
-        await _until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
+        await until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
         assert TIMEOUT / 2 < time.monotonic() - begun < PATIENCE
-        while await _open_sockets(server):
+        while await open_sockets(server):
             await asyncio.sleep(0.05)
 
 
@@ -116,7 +104,7 @@ async def test_a_broken_message_from_it_closes_it_without_a_failure_of_ours(
     async with _stuffed(server, account, large, "scripted:text=a,wait=0.9,text=b,wait=60") as connection:
         await asyncio.sleep(0.3)  # until the kernel takes no more, which nobody tells
         await connection.send("{")
-        await _until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
+        await until(lambda: re.search(r"run run_\w+ CANCELLED", server.log()[before:]))
     assert "Traceback" not in server.log()
 
 

@@ -20,6 +20,7 @@ from chat.events import (
 from errors import BadUserInput, Unavailable
 from models.run import Run, RunStatus
 from providers.base import Role
+from tests.chat.conftest import end_of
 from tests.log.conftest import OpenSetup, Setup
 from tests.waiting import until
 
@@ -29,12 +30,6 @@ LARGE = ConversationDraft(messages=[MessageDraft(Role.USER, "x" * 2_000)] * 50)
 """More than fits into what the trimmed journal leaves free."""
 SOON = {"chat.writer.SEGMENT_SECONDS": 0.1, "chat.writer.JOURNAL_SECONDS": 0.4, "chat.keeper.SWEEP_SECONDS": 0.2}
 """Ten times as fast as in life."""
-
-
-def end_of(events: list[RunEvent]) -> RunFinished:
-    last = events[-1]
-    assert isinstance(last, RunFinished)
-    return last
 
 
 async def asked_again(setup: Setup, run: Run, after: int) -> RunFinished:

@@ -352,6 +352,14 @@ class ProviderConformance(ABC):
         await provider.aclose()
 
 
+async def ask_it(fake: Fake, request: GenerationRequest | None = None) -> Told:
+    provider = fake.provider(fake.key, CALM)
+    try:
+        return await told_by(provider, request or asking(fake))
+    finally:
+        await provider.aclose()
+
+
 async def told_by_steps(fake: Fake, provider: Provider, *steps: Step) -> Told:
     fake.play(*steps)
     return await told_by(provider, asking(fake))

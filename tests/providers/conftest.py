@@ -14,6 +14,7 @@ from providers.local import LocalProvider
 from providers.supervisor import EmbeddedModel
 from providers.weights import CATALOGUE, EmbeddedWeights, WeightsMissing, check
 from tests.providers.member import Member, member
+from tests.providers.peer import certificate
 from tests.providers.wheels import index, no_network
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "models"
@@ -33,6 +34,12 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return LOOPS if item.path.stem in ON_BOTH_LOOPS else {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of `localhost` and its key."""
+    return certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")

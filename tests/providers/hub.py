@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from providers.weights import EmbeddedWeights, Hub
 
@@ -136,3 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         if manner.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+
+
+def left(models: Path) -> set[str]:
+    """The files that are there."""
+    return {path.name for path in models.iterdir()} - {".fetch.lock"}

@@ -10,7 +10,7 @@ from errors import ErrorCode
 from providers.anthropic import AnthropicProvider
 from providers.anthropic_wire import message_request
 from providers.base import FinishReason, GenerationRequest, Role, Turn, Usage
-from tests.providers.conformance import CALM, ProviderConformance, asking, told_by
+from tests.providers.conformance import ProviderConformance, ask_it, asking
 from tests.providers.fakes.anthropic import AnthropicFake
 from tests.providers.fakes.base import Told
 from tests.providers.fakes.steps import Figures, Finish, Page, Say
@@ -48,14 +48,6 @@ async def ask(fake: AnthropicFake, *events: Mapping[str, object], request: Gener
     body = b"".join(f"event: {event['type']}\ndata: ".encode() + orjson.dumps(event) + b"\n\n" for event in events)
     fake.play(Page(200, body, "text/event-stream; charset=utf-8"))
     return await ask_it(fake, request)
-
-
-async def ask_it(fake: AnthropicFake, request: GenerationRequest | None = None) -> Told:
-    provider = fake.provider(fake.key, CALM)
-    try:
-        return await told_by(provider, request or asking(fake))
-    finally:
-        await provider.aclose()
 
 
 def start(**usage: object) -> dict[str, object]:

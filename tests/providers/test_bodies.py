@@ -14,7 +14,7 @@ import pytest
 
 from providers.bodies import MAX_IDLE, AnyBody, Body, ChunkedBody, body_of
 from providers.sdk import Client
-from tests.providers.peer import Ends, Peer, certificate, head_of, listening, pipe, server_context
+from tests.providers.peer import Ends, Peer, head_of, listening, pipe, server_context
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WORDS = [b"h\xc3", b"\xa9", b"\n\n" * 3, b"data: x\r\n\r\n" * 9000]
@@ -29,11 +29,6 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture(scope="module")
-def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from providers import download
 from providers.fetch import FetchError, fetch, part_of
 from providers.weights import EmbeddedWeights, Interrupted, check
-from tests.providers.hub import CONTENT, SOURCE, TINY, FakeHub, Manner, serving
+from tests.providers.hub import CONTENT, SOURCE, TINY, FakeHub, Manner, left, serving
 
 HALF = len(CONTENT) // 2
 
@@ -46,10 +46,6 @@ def refused(hub: FakeHub, models: Path, weights: EmbeddedWeights = TINY) -> str:
     assert "\n" not in caught.value.reason
     assert not (models / weights.file).exists()
     return caught.value.why
-
-
-def left(models: Path) -> set[str]:
-    return {path.name for path in models.iterdir()} - {".fetch.lock"}
 
 
 def broken_off(models: Path, hub: FakeHub, at: int = HALF) -> None:

@@ -10,7 +10,7 @@ from errors import ErrorCode
 from providers.base import FinishReason, GenerationRequest, Role, Turn, Usage
 from providers.google import GoogleProvider
 from providers.google_wire import content_request
-from tests.providers.conformance import CALM, ProviderConformance, asking, told_by
+from tests.providers.conformance import ProviderConformance, ask_it, asking
 from tests.providers.fakes.base import Told
 from tests.providers.fakes.google import GoogleFake
 from tests.providers.fakes.steps import Finish, Page, Say
@@ -34,14 +34,6 @@ async def ask(fake: GoogleFake, *responses: Mapping[str, object], behind: bytes 
     body = b"".join(b"data: " + orjson.dumps(response) + b"\r\n\r\n" for response in responses)
     fake.play(Page(200, body + behind, "text/event-stream"))
     return await ask_it(fake)
-
-
-async def ask_it(fake: GoogleFake, request: GenerationRequest | None = None) -> Told:
-    provider = fake.provider(fake.key, CALM)
-    try:
-        return await told_by(provider, request or asking(fake))
-    finally:
-        await provider.aclose()
 
 
 def says(text: str, finish: str | None = None, **usage: object) -> dict[str, object]:

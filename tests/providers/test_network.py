@@ -14,16 +14,11 @@ import httpcore2
 import pytest
 
 from providers.network import LEAD, MAX_UNREAD, Network, SocketStream, _by_turns, _first_of
-from tests.providers.peer import Ends, Peer, certificate, listening, server_context
+from tests.providers.peer import Ends, Peer, listening, server_context
 
 SOON = 5.0  # seconds; what was measured is a millisecond
 HEAD = b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n"
 Connect = Callable[[], Coroutine[Any, Any, tuple[SocketStream, Ends]]]
-
-
-@pytest.fixture(scope="module")
-def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(params=["plain", "tls"])
