@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import orjson
 from sqlalchemy.exc import IntegrityError
@@ -96,26 +97,31 @@ async def import_conversations(
         if isinstance(item, MessageRecord):
             if draft is None:
                 raise TransferError(f"line {line}: a message without its conversation")
-            _told(line, draft.add, item, size)
+            with _at(line):
+                draft.add(item, size)
             seen.messages += 1
             continue
         if draft is not None:
             await _store(database, user_id, limits, draft, done)
         if isinstance(item, End):
-            if (item.conversations, item.messages) != (seen.conversations, seen.messages):
-                raise TransferError(f"line {line}: the file had {item.messages} messages, and has {seen.messages}")
+            if item != seen:
+                had = f"{item.conversations} conversations with {item.messages} messages"
+                has = f"{seen.conversations} with {seen.messages}"
+                raise TransferError(f"line {line}: the file had {had}, and has {has}")
             if next(items, None) is not None:
                 raise TransferError(f"line {line + 1}: there is something behind the end")
             return done
         draft = Draft(line, item)
-        _told(line, _check, item, limits)
+        with _at(line):
+            _check(item, limits)
         seen.conversations += 1
     raise TransferError(f"line {line + 1}: the file was cut off here; conversations before the last are complete")
 
 
-def _told(line: int, work: Any, *arguments: Any) -> Any:
+@contextmanager
+def _at(line: int) -> Iterator[None]:
     try:
-        return work(*arguments)
+        yield
     except ValueError as error:
         raise TransferError(f"line {line}: {error}") from None
 
@@ -138,10 +144,12 @@ def _items(file: IO[bytes]) -> Iterator[tuple[int, int, Item]]:
             value = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise TransferError(f"line {line}, column {error.colno}: is not JSON ({error.msg})") from None
-        if line == 1:
-            _told(line, parse_header, value)
-        else:
-            yield line, len(text), _told(line, parse_item, value)
+        with _at(line):
+            if line == 1:
+                parse_header(value)
+                continue
+            item = parse_item(value)
+        yield line, len(text), item
 
 
 async def _store(database: Database, user_id: str, limits: InputLimits, draft: Draft, done: Imported) -> None:
@@ -329,4 +337,4 @@ def _run(row: Row, message: MessageRecord, user_id: str) -> Row:
         "message_id": row["id"],
     }
     status = RunStatus.INTERRUPTED if values["status"] in ACTIVE else values["status"]
-    return values | place | {"user_id": user_id, "status": status, "attempts": [], "cancel_requested": False}
+    return values | place | {"status": status, "attempts": [], "cancel_requested": False}

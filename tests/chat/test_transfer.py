@@ -213,7 +213,14 @@ DAMAGED = {
     "cut off": (document(conversation(), message()), r"line 4: the file was cut off here"),
     "cut in a line": (document(conversation(), message(), END)[:-20], r"line 4, column \d+: is not JSON"),
     "a line is gone": (document(conversation(messages=1), END), r"line 2: conversation.messages: it had 1 messages"),
-    "a conversation is gone": (document(END), r"line 2: the file had 1 messages, and has 0"),
+    "a conversation is gone": (
+        document(END),
+        r"line 2: the file had 1 conversations with 1 messages",
+    ),
+    "an empty one is gone": (
+        document(conversation(), {"end": {"conversations": 2, "messages": 0}}),
+        r"line 3: the file had 2 conversations with 0 messages, and has 1 with 0",
+    ),
     "more behind": (document(conversation(), message(), END, conversation()), r"line 5: there is something behind"),
     "unknown": (document({"what": {}}), r"line 2: is none of conversation, message, end"),
     "an orphan": (document(message()), r"line 2: a message without its conversation"),
@@ -242,7 +249,7 @@ async def test_a_damaged_file_names_the_place_and_adds_nothing_of_that_conversat
     user = await add_user(database)
     with pytest.raises(TransferError, match=told):
         await imported(database, user, content)
-    whole_before = name == "more behind"
+    whole_before = name in {"more behind", "an empty one is gone"}
     assert (await user_of(database, user)).conversation_count == int(whole_before)
 
 
