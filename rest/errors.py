@@ -88,10 +88,20 @@ async def _chat_error(_request: Request, error: Exception) -> Response:
     return error_response(error)
 
 
-async def _validation_error(_request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     """FastAPI's list without the input: it may be a password, or nothing that JSON can say."""
     assert isinstance(error, RequestValidationError)
-    return json_response({"detail": [_item(item) for item in error.errors()]}, 422)
+    items = [_item(item) for item in error.errors()]
+    for item in items:
+        if item["type"] == "model_attributes_type" and item["loc"] == ("body",):
+            item["msg"] = _whole_body(request)
+    return json_response({"detail": items}, 422)
+
+
+def _whole_body(request: Request) -> str:
+    """What is wrong with a body that is no object. FastAPI does not read one as JSON that says it is something else."""
+    as_json = "json" in request.headers.get("content-type", "").lower()
+    return "The body must be a JSON object" if as_json else "Content-Type must be application/json"
 
 
 def _item(item: dict[str, Any]) -> dict[str, Any]:

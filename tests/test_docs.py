@@ -64,7 +64,7 @@ def test_the_two_readmes_have_the_same_chapters_and_commands() -> None:
     assert english.count("\n## ") == chinese.count("\n## ")
     shell = re.compile(r"^(?:make|curl|python|\.venv)[^#\n]*", re.MULTILINE)
     assert [line.strip() for line in shell.findall(english)] == [line.strip() for line in shell.findall(chinese)]
-    for shared in (r"^```(\w+)", r"\]\(((?!README)[^)]+)\)", r"^ *(?:mutation|subscription)?[ {]*(\w+)\(input:"):
+    for shared in (r"^```(\w+)", r"\]\(((?!README)[^)]+)\)", r"^ *(?:(?:mutation|subscription)(?: \w+)?)?[ {]*(\w+)\("):
         found = [set(re.findall(shared, text, re.MULTILINE)) for text in (english, chinese)]
         assert found[0] == found[1], f"only in one of them: {found[0] ^ found[1]}"
 

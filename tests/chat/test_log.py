@@ -94,6 +94,11 @@ class TestFollow:
         with pytest.raises(BadUserInput) as caught:
             await read_all(whole_log("a", "b", "c"), after)
         assert caught.value.field == "after"
+        assert caught.value.message == "after must be from 0 to 4, the last seq so far"
+
+    async def test_an_after_before_there_is_anything_is_told_to_be_left_out(self) -> None:
+        with pytest.raises(BadUserInput, match="after must be left out: there is no event yet"):
+            await read_all(RunLog(RUN), 0)
 
     async def test_an_empty_log_has_nothing_to_be_behind_of(self) -> None:
         with pytest.raises(BadUserInput):

@@ -64,7 +64,9 @@ async def test_a_body_of_another_type_is_not_read_as_json(client: httpx.AsyncCli
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         headers = {**account.headers, "Content-Type": kind}
         answer = await client.post(CONVERSATIONS, content=b"{}", headers=headers)
-        assert answer.status_code == 422
+        told = {"type": "model_attributes_type", "loc": ["body"], "msg": "Content-Type must be application/json"}
+        assert (answer.status_code, answer.json()) == (422, {"detail": [told]})
+    assert (await refused(client, account, CONVERSATIONS, b"[5]"))["msg"] == "The body must be a JSON object"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ export function createFetcher(path: string): Fetcher {
   return (params, options) =>
     isSubscription(params, options?.documentAST)
       ? subscription(socketUrl, params, options?.headers)
-      : overHttp(params, options)
+      : // Without the document: of several operations without names it would take some for a subscription of its own.
+        overHttp(params, { ...options, documentAST: undefined })
 }
 
 function isSubscription(params: FetcherParams, document?: DocumentNode): boolean {

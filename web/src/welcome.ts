@@ -2,12 +2,12 @@
 export const WELCOME_QUERY = `# Welcome to AI Chat Studio.
 #
 # 1. Put the cursor into Register and press
-#    Ctrl-Enter (or pick it from the button's list).
+#    Ctrl-Enter (or use the button's list).
 # 2. Copy the accessToken of the answer into
-#    Headers, below, and remove the // there.
-# 3. Run Chat: the answer grows in extensions.text.
+#    Headers, below; remove the // there.
+# 3. Run Chat: extensions.text grows.
 #
-# Ctrl-Space completes; the docs are at the top left.
+# Ctrl-Space completes; docs: top left.
 
 mutation Register {
   register(
