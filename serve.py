@@ -46,9 +46,9 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise StartError(f"HOST: {host!r} is not an address of this machine") from error
-            raise StartError(
-                f"PORT: cannot listen on {host}:{port} ({error.strerror}); set PORT to a free one"
-            ) from error
+            better = "one above 1023" if error.errno == errno.EACCES else "a free one"
+            why = f"cannot listen on {host}:{port} ({error.strerror})"
+            raise StartError(f"PORT: {why}; set PORT to {better}") from error
 
 
 def port_of_command(arguments: list[str]) -> int:

@@ -302,9 +302,11 @@ def _check_env_file(path: Path) -> None:
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:
-        wrong = next((binding.original.line for binding in parse_stream(file) if binding.error), None)
-    if wrong is not None:
-        raise StartError(f".env: line {wrong} cannot be read; is a quotation mark missing?")
+        bindings = list(parse_stream(file))
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            line = binding.original.line
+            raise StartError(f".env: line {line} cannot be read; is it NAME=value, with both quotation marks or none?")
 
 
 def _line(location: tuple[int | str, ...], message: str) -> str:

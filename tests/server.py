@@ -16,6 +16,7 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 MODELS_DIR = ROOT / ".cache" / "models"
 START_SECONDS = 60
+NOBODY = 65534
 SECRET = "a secret for tests only, 32 bytes or more"
 
 
@@ -43,6 +44,19 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(seconds)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user who may not do everything, where root runs the tests."""
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(NOBODY)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def free_port() -> int:

@@ -18,8 +18,9 @@ from models.address import PostgresAddress
 from serve import WithoutQueries, banner, check_port, port_of_command, print_once
 from tests.conftest import StartServer, register_on
 from tests.databases import look
-from tests.server import ROOT, Server, environment, free_port
+from tests.server import ROOT, Server, environment, free_port, unprivileged
 
+ROOT_S_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 PYTHON = [sys.executable, "app.py"]
 UVICORN = [sys.executable, "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "{port}"]
 COMMANDS = pytest.mark.parametrize("command", [PYTHON, UVICORN], ids=["python", "uvicorn"])
@@ -146,6 +147,11 @@ class TestStart:
                 code, printed = fail_to_start(tmp_path, PYTHON, PORT=str(port))
                 assert (code, printed.count("\n")) == (1, 1)
                 assert printed.startswith("PORT:")
+
+    @pytest.mark.skipif(not ROOT_S_PORTS.exists() or int(ROOT_S_PORTS.read_text()) <= 80, reason="anybody may have it")
+    def test_on_a_port_of_root_s_is_told_which_ones_are_not(self) -> None:
+        with unprivileged(), pytest.raises(StartError, match=r"Permission denied\); set PORT to one above 1023$"):
+            check_port("127.0.0.1", 80)
 
     def test_on_an_address_that_is_not_here_is_one_line(self) -> None:
         for host in ("192.0.2.1", "nowhere.invalid"):
