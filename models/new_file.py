@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+EXISTS = "it exists; --force overwrites it"
+
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
@@ -17,7 +19,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         OSError: it cannot be written there.
     """
     if path.exists() and not (force and path.is_file()):
-        raise FileExistsError(f"{path} exists" if path.is_file() else f"{path} is not a plain file")
+        raise FileExistsError(EXISTS if path.is_file() else "it is not a plain file")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
@@ -35,7 +37,7 @@ def _name(part: Path, path: Path, force: bool) -> None:
             # A link, not a rename: a file of that name that came meanwhile stays.
             os.link(part, path)
         except FileExistsError:
-            raise FileExistsError(f"{path} exists") from None
+            raise FileExistsError(EXISTS) from None
         except OSError:
             pass  # not every file system has links
         else:

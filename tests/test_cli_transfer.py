@@ -39,7 +39,7 @@ def test_export_then_import(owner: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"{file}: 1 conversations, 5 messages\n"
     assert stat.S_IMODE(Path(file).stat().st_mode) == 0o600
     assert cli.main(["export", owner, file]) == 1
-    assert capsys.readouterr().err == f"{file} exists\n"
+    assert capsys.readouterr().err == f"{file}: it exists; --force overwrites it\n"
     assert cli.main(["import", owner, file]) == 0
     assert capsys.readouterr().out == f"{owner}: 0 conversations with 0 messages added, 1 were there already\n"
 

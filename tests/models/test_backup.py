@@ -228,7 +228,7 @@ def test_a_restore_that_fails_half_way_changes_nothing(
 def test_a_file_that_is_there_stays_without_force(address: Address, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     file.write_text("something dear")
-    assert refused(back_up, address, file) == f"{file}: {file} exists"
+    assert refused(back_up, address, file) == f"{file}: it exists; --force overwrites it"
     assert file.read_text() == "something dear"
     back_up(address, file, force=True)
     assert "not a plain file" in refused(back_up, address, tmp_path, force=True)
