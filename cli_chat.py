@@ -90,6 +90,8 @@ class Talk:
         """
         catalog = self._services.catalog
         name = clean_model(self._model or catalog.default or "")
+        if why := catalog.missing(name):
+            _aside(f"{why}; {catalog.candidates(name)[0].model.id} answers instead")
         told, since = None, time.monotonic()
         while time.monotonic() - since < PATIENCE:
             first = catalog.candidates(name)[0]

@@ -62,8 +62,14 @@ class Catalog:
         names = dict.fromkeys([requested, *self._fallback_names()])
         found = [candidate for name in names if (candidate := self._find(name)) is not None]
         if not found:
-            raise ModelUnavailable(f"No provider here has the model {requested[:100]!r}{self._hint(requested)}")
+            raise ModelUnavailable(self.missing(requested))
         return found
+
+    def missing(self, requested: str) -> str | None:
+        """That nobody has this model, and what would help, for people; None: somebody has it."""
+        if self._find(requested) is not None:
+            return None
+        return f"No provider here has the model {requested[:100]!r}{self._hint(requested)}"
 
     def _fallback_names(self) -> Sequence[str]:
         if self._fallback is not None:

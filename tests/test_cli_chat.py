@@ -125,6 +125,22 @@ def test_what_cannot_be_answered_is_one_line_and_code_1(
     assert told.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("model", "hint"), [("llama", ""), ("gpt-4o", ". Set OPENAI_API_KEY to use it")])
+def test_whoever_answers_for_a_model_that_nobody_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    for name, value in variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["chat", "--model", model, "hi"]) == 0
+    told = capsys.readouterr()
+    assert (told.out.rstrip(), told.err) == (
+        "hi",
+        f"No provider here has the model {model!r}{hint}; scripted answers instead\n",
+    )
+
+
 def test_a_terminal_goes_on_until_ctrl_d(tmp_path: Path) -> None:
     with terminal(tmp_path) as person:
         person.until("> ")
