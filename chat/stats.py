@@ -18,6 +18,7 @@ from models.worker import sockets_of_others
 
 MOST_DAYS = 366
 """That `daily` answers at once: a year, leap years too."""
+DEFAULT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a resolver is given: the services, who is asking, and loaders that batch what one selection asks for."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -9,7 +9,8 @@ from strawberry.dataloader import DataLoader
 
 from auth.device import UNKNOWN, Device
 from auth.sessions import Viewer
-from errors import Forbidden, TokenMissing
+from errors import Forbidden, QueryTooComplex, TokenMissing
+from graph.limits import MAX_COST, surplus
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
 from models.message import Message, messages_of, siblings_of
@@ -19,6 +20,8 @@ from models.user import User, users_by_ids
 from services import Services
 
 T = TypeVar("T")
+MOST_SIBLINGS = 5_000
+"""Read at once, 20 µs each. A place may have been answered any number of times."""
 
 
 @dataclass(slots=True)
@@ -28,6 +31,8 @@ class Context:
     services: Services
     viewer: Viewer | None
     device: Device = UNKNOWN
+    spent: int = field(default=0, init=False)
+    """On lists that are longer than was counted before the operation, or the event of a subscription, ran."""
     conversations: DataLoader[str, Conversation | None] = field(init=False)
     members: DataLoader[str, list[Member] | None] = field(init=False)
     roles: DataLoader[str, MemberRole | None] = field(init=False)
@@ -59,7 +64,9 @@ class Context:
 
         async def load_siblings(rows: list[Message]) -> list[list[Message]]:
             async with database.read() as session:
-                found = await siblings_of(session, rows)
+                found = await siblings_of(session, rows, MOST_SIBLINGS + 1)
+            if sum({id(family): len(family) for family in found.values()}.values()) > MOST_SIBLINGS:
+                raise QueryTooComplex(f"These messages have more than {MOST_SIBLINGS} siblings; ask for fewer of them")
             return [found[row.id] for row in rows]
 
         async def load_runs(ids: list[str]) -> list[Run | None]:
@@ -132,3 +139,15 @@ def _in_order(ids: list[str], found: dict[str, T]) -> list[T | None]:
 
 
 Info = strawberry.Info[Context, None]
+
+
+def counted(info: Info, items: Sequence[T]) -> Sequence[T]:
+    """A list whose length nobody asked for, before what is below it is answered.
+
+    Raises:
+        QueryTooComplex: with what such lists of this answer had beyond what was counted before, it would take too long.
+    """
+    info.context.spent += surplus(info._raw_info, len(items))
+    if info.context.spent > MAX_COST:
+        raise QueryTooComplex("There is too much to answer at once; ask for fewer fields, or for smaller pages")
+    return items

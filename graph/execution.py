@@ -182,6 +182,7 @@ class Runner:
 
 
 async def _execute_event(executor: Executor[Any], event: object) -> Result:
+    executor.context_value.spent = 0
     result = execute_subscription_event(executor.build_per_event_executor(event))
     return format_result(await result if inspect.isawaitable(result) else result)
 

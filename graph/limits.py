@@ -12,6 +12,7 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLResolveInfo,
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
@@ -21,26 +22,30 @@ from graphql import (
     VariableNode,
 )
 
-from chat.stats import MOST_DAYS
+from chat.stats import DEFAULT_DAYS, MOST_DAYS
 from errors import QueryTooComplex
 from graph.paging import DEFAULT_SIZE, MAX_SIZE
 from graph.shape import MAX_INTROSPECTION_DEPTH, QueryLimits
-from graph.stats import DEFAULT_DAYS
 
 MAX_COST = 30_000
 """In plain fields of the answer, which take 13 to 20 µs each: half a second. 100 conversations with 20 messages fit."""
 COSTS = {
     **dict.fromkeys(("author", "usage", "run", "parent", "message", "conversation", "head", "activeRun", "members"), 8),
-    **dict.fromkeys(("messages", "siblings", "daily", "byModel", "quota", "searchMessages", "sessions"), 60),
+    "siblings": 20,
+    **dict.fromkeys(("messages", "daily", "byModel", "quota", "searchMessages"), 60),
+    **dict.fromkeys(("sessions", "apiKeys", "identities"), 60),
 }
-"""Of fields that are looked up, 0.1 ms each in batches, and of those that take a read of their own, 1 ms each."""
+"""Of fields that are looked up, 0.1 ms each in batches, of siblings, 0.2 ms, of those that take a read of their own,
+1 ms each."""
 LISTS = {
     **dict.fromkeys(("conversations", "messages", "searchMessages"), DEFAULT_SIZE),
-    **{"siblings": 5, "parts": 5, "daily": DEFAULT_DAYS, "byModel": 10, "sessions": 10},
+    **{"siblings": 5, "members": 5, "parts": 5, "daily": DEFAULT_DAYS, "byModel": 10},
+    **dict.fromkeys(("sessions", "apiKeys", "identities"), 10),
     **{"types": 120, "fields": 5, "directives": 5},
 }
-"""How many there are of what is below these fields, unless one of these arguments says it. The last three are
-introspection's, whose fields take 3 µs each: fifteen times all types took seconds."""
+"""How many there are of what is below these fields, unless one of `SIZES` says it; of what there are more when it runs,
+`surplus` counts the rest. The last three are introspection's, whose fields take 3 µs each: fifteen times all types took
+seconds."""
 WRAPPER = "ofType"
 """Most types wrap no other: half of what is asked of the inner one is counted. Tools ask nine levels down."""
 SIZES = {"first": MAX_SIZE, "last": MAX_SIZE, "ids": MAX_SIZE, "days": MOST_DAYS}
@@ -67,7 +72,8 @@ def check(
     Raises:
         QueryTooComplex
     """
-    weight = _Scale(document, operation, variables or {}).weigh(operation.selection_set)
+    fragments = {item.name.value: item for item in document.definitions if isinstance(item, FragmentDefinitionNode)}
+    weight = _Scale(fragments, operation, variables or {}).weigh(operation.selection_set)
     if weight.depth > limits.depth:
         raise QueryTooComplex(f"The query is {weight.depth} levels deep; at most {limits.depth} are answered")
     if weight.meta > MAX_INTROSPECTION_DEPTH:
@@ -80,17 +86,25 @@ def check(
         raise QueryTooComplex("The query may answer too much at once; ask for fewer fields, or for smaller pages")
 
 
+def surplus(info: GraphQLResolveInfo[Any], items: int) -> int:
+    """What a list of so many costs beyond what `check` has counted for it."""
+    beyond = items - LISTS[info.field_name]
+    if beyond <= 0:
+        return 0
+    scale = _Scale(info.fragments, info.operation, info.variable_values.coerced)
+    return beyond * sum(scale.weigh(node.selection_set).cost for node in info.field_nodes if node.selection_set)
+
+
 class _Scale:
     def __init__(
-        self, document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any]
+        self,
+        fragments: Mapping[str, FragmentDefinitionNode],
+        operation: OperationDefinitionNode,
+        variables: Mapping[str, Any],
     ) -> None:
         self._variables = variables
         self._defaults = {item.variable.name.value: item.default_value for item in operation.variable_definitions or ()}
-        self._fragments = {
-            item.name.value: item.selection_set
-            for item in document.definitions
-            if isinstance(item, FragmentDefinitionNode)
-        }
+        self._fragments = fragments
         self._weighed: dict[str, Weight] = {}
 
     def weigh(self, selections: SelectionSetNode) -> Weight:
@@ -112,7 +126,7 @@ class _Scale:
 
     def _fragment(self, name: str) -> Weight:
         if name not in self._weighed:
-            self._weighed[name] = self.weigh(self._fragments[name])
+            self._weighed[name] = self.weigh(self._fragments[name].selection_set)
         return self._weighed[name]
 
     def _field(self, field: FieldNode) -> Weight:
@@ -128,12 +142,13 @@ class _Scale:
         return Weight(cost, below.depth + 1, below.meta, below.aliases + alias, 1)
 
     def _items(self, field: FieldNode) -> int:
-        items = LISTS.get(field.name.value, 1)
-        for argument in field.arguments or ():
-            name = argument.name.value
-            if name in SIZES and (size := self._size(argument.value)) is not None:
-                items = min(max(size, 1), SIZES[name])
-        return items
+        """0: by a size that there is not, the field itself is refused, and nothing of what is below it runs."""
+        given = {item.name.value: self._size(item.value) for item in field.arguments or () if item.name.value in SIZES}
+        sizes = {name: size for name, size in given.items() if size is not None}
+        if not sizes:
+            return LISTS.get(field.name.value, 1)
+        (name, size), *more = sizes.items()
+        return size if not more and 1 <= size <= SIZES[name] else 0
 
     def _size(self, value: ValueNode | None) -> int | None:
         """The number, or the length of the list, that an argument has."""

@@ -6,11 +6,10 @@ from typing import Annotated
 import strawberry
 
 from chat.budget import quota_of
-from chat.stats import MOST_DAYS, daily_stats, model_stats, user_stats
-from graph.context import Info
+from chat.stats import DEFAULT_DAYS, MOST_DAYS, daily_stats, model_stats, user_stats
+from graph.context import Info, counted
 from graph.types import dollars
 
-DEFAULT_DAYS = 30
 MOST = 2**31 - 1
 """GraphQL's Int goes no further; a heavy user's tokens do. REST has them whole."""
 Days = Annotated[int | None, strawberry.argument(description=f"1 to {MOST_DAYS}; the last one is today.")]
@@ -93,7 +92,7 @@ class Stats:
                 cost_usd=dollars(each.cost_nanos),
                 median_time_to_first_token_ms=each.median_first_token,
             )
-            for each in await model_stats(info.context.services.database, info.context.user_id)
+            for each in counted(info, await model_stats(info.context.services.database, info.context.user_id))
         ]
 
 

@@ -13,7 +13,7 @@ from chat.records import failure_of_run
 from chat.usage import usage_of
 from errors import BadUserInput, TokenInvalid
 from graph.api_keys import ApiKey
-from graph.context import Context, Info
+from graph.context import Context, Info, counted
 from graph.enums import ErrorCode, FinishReason, MemberRole, MessageStatus, Role, RunStatus, UserRole
 from graph.identity_type import Identity
 from graph.node_type import Node
@@ -139,20 +139,20 @@ class User(Node):
     async def api_keys(self, info: Info) -> list[ApiKey] | None:
         if not self.mine or info.context.by_key:
             return None
-        return [ApiKey.of(row) for row in await info.context.services.api_keys.of(self.id)]
+        return [ApiKey.of(row) for row in counted(info, await info.context.services.api_keys.of(self.id))]
 
     @strawberry.field(description="Where the viewer is signed in, the last used first; null for an API key.")
     async def sessions(self, info: Info) -> list[Session] | None:
         if not self.mine or info.context.by_key:
             return None
-        rows = await info.context.services.sessions.listed(self.id)
+        rows = counted(info, await info.context.services.sessions.listed(self.id))
         return [Session.of(row, info.context) for row in rows]
 
     @strawberry.field(description="Accounts elsewhere that open this one; as `apiKeys`.")
     async def identities(self, info: Info) -> list[Identity] | None:
         if not self.mine or info.context.by_key:
             return None
-        return [Identity.of(row) for row in await info.context.services.oauth.of(self.id)]
+        return [Identity.of(row) for row in counted(info, await info.context.services.oauth.of(self.id))]
 
 
 @strawberry.type
@@ -256,7 +256,7 @@ class Message(Node):
 
     @strawberry.field(description="Edits and regenerations of the same place, this one included, oldest first.")
     async def siblings(self, info: Info) -> list[Message]:
-        return [Message.of(row) for row in await info.context.siblings.load(self.row)]
+        return [Message.of(row) for row in counted(info, await info.context.siblings.load(self.row))]
 
 
 @strawberry.type
@@ -336,7 +336,8 @@ class Conversation(Node):
         others = await info.context.members.load(self.row.id) or []
         roles = {self.row.owner_id: MemberRole.OWNER} | {other.user_id: MemberRole(other.role) for other in others}
         found = await info.context.users.load_many(list(roles))
-        return [Member(user=User.of(row, info.context), role=roles[row.id]) for row in found if row is not None]
+        rows = counted(info, [row for row in found if row is not None])
+        return [Member(user=User.of(row, info.context), role=roles[row.id]) for row in rows]
 
     @strawberry.field
     async def viewer_role(self, info: Info) -> MemberRole:

@@ -159,14 +159,17 @@ async def messages_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -
     return {message.id: message for message in await session.exec(query)}
 
 
-async def siblings_of(session: AsyncSession, messages: Sequence[Message]) -> dict[str, list[Message]]:
-    """For each of these messages those with the same parent, itself included, the oldest first; by one statement."""
+async def siblings_of(
+    session: AsyncSession, messages: Sequence[Message], limit: int | None = None
+) -> dict[str, list[Message]]:
+    """For each of these messages those with the same parent, itself included, the oldest first; by one statement, which
+    reads up to `limit` rows in all. Messages with the same parent have the same list."""
     parents = {message.parent_id for message in messages if message.parent_id is not None}
     roots = {message.conversation_id for message in messages if message.parent_id is None}
     root = and_(col(Message.conversation_id).in_(roots), col(Message.parent_id).is_(None))
     query = select(Message).where(or_(col(Message.parent_id).in_(parents), root))
     families: dict[tuple[str, str | None], list[Message]] = {}
-    for row in await session.exec(query.order_by(col(Message.id))):
+    for row in await session.exec(query.order_by(col(Message.id)).limit(limit)):
         families.setdefault((row.conversation_id, row.parent_id), []).append(row)
     return {message.id: families.get((message.conversation_id, message.parent_id), []) for message in messages}
 

@@ -182,3 +182,12 @@ def test_lists_multiply_however_their_size_is_said(query: str, variables: Json |
 def test_a_size_that_is_none_is_left_to_its_own_check(size: object) -> None:
     query = "query ($n: Int) { conversations(first: $n) { edges { cursor } } }"
     assert _code(query, {"n": size}) is None
+
+
+@pytest.mark.parametrize("given", ["first: 101", "last: 219", "first: 0", "last: -5", "first: 20, last: 20"])
+def test_what_is_below_a_size_that_there_is_not_never_runs(given: str) -> None:
+    """It was weighed as if it had a hundred: the client was told of a query too complex, and not of its size."""
+    assert _code(PAGE.replace("(first: %s)", "(%s)", 1) % (given, 100, MESSAGE)) is None
+    assert _code(PAGE.replace("(first: %s)", "(%s)", 1) % ("first: 100, last: null", 100, MESSAGE)) is not None
+    below = PAGE.replace("messages(first: %s)", "messages(%s)") % (100, given, f"{MESSAGE} siblings {{ {MESSAGE} }}")
+    assert _code(below) is None
