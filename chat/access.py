@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.feed import Feed
 from errors import Forbidden, NotFound, Unavailable
-from models.conversation import Conversation
+from models.conversation import Conversation, kept_conversation
 from models.database import Database
 from models.member import MemberRole, audience_of, readable_conversation, role_in
 
@@ -137,7 +137,7 @@ class Rights:
 
     async def _look(self, conversation_id: str) -> None:
         async with self._database.read() as session:
-            conversation = await session.get(Conversation, conversation_id)
+            conversation = await kept_conversation(session, conversation_id)
             if conversation is None:
                 # Deleted: its followers had the right to its end, and are told of it.
                 return

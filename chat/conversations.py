@@ -1,6 +1,6 @@
 """What users do with their conversations. Whatever takes an id takes the user, and what is not theirs is not found."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -34,18 +34,18 @@ from models.conversation import (
     list_conversations,
 )
 from models.database import Database
+from models.erasure import discard_messages, erase_conversation, set_aside
 from models.locks import hold
 from models.member import MemberRole, readable_conversation, remove_members, shared_conversations
 from models.message import (
     Message,
     active_branch,
-    delete_messages,
     ids_below,
     message_in,
     messages_of,
     newest_leaf_beside,
 )
-from models.run import active_run, detach_runs, runs_writing
+from models.run import active_run, runs_writing
 from models.user import add_to_counters, user_by_id
 from providers.catalog import Catalog
 
@@ -72,11 +72,14 @@ class ConversationChanges:
 
 
 class Conversations:
+    """`on_set_aside` is called with the stage under which the rest of something that was deleted is to be erased."""
+
     def __init__(self, database: Database, engine: Engine, catalog: Catalog, limits: InputLimits) -> None:
         self._database = database
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
+        self.on_set_aside: Callable[[str], object] | None = None
 
     async def find(self, user_id: str, key: str) -> Conversation | None:
         """One in which the user has a part: by our id, else by the id that the user's client chose."""
@@ -187,7 +190,7 @@ class Conversations:
             kept = {row.id for row in branch}
             gone = [row.id for row in rows if row.id not in kept]
             added = [row for row in branch if row.id not in places]
-            await delete_messages(session, conversation.id, gone)
+            stage = await discard_messages(session, conversation.id, gone)
             await add_branch_rows(session, added)
             await move_branch_rows(
                 session, [row for row in branch if places.get(row.id, place_of(row)) != place_of(row)]
@@ -202,6 +205,7 @@ class Conversations:
             await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, gone)
             await tell_conversation(session, conversation, ChangeKind.MESSAGE_ADDED, [row.id for row in added])
             await tell_changed(session, conversation)
+        self._set_aside(stage)
         return conversation, branch
 
     async def update(
@@ -236,22 +240,28 @@ class Conversations:
         return conversation
 
     async def delete(self, user_id: str, key: str, *, owned_only: bool = False) -> str:
-        """Delete a conversation with its messages; an active run is cancelled. Returns its own id. `owned_only`: see
-        `replace`.
+        """Delete a conversation with its messages; an active run is cancelled. Returns its own id. It is gone for
+        everyone at once; what is left of a big one is erased behind this. `owned_only`: see `replace`.
 
         Raises:
             NotFound: the user has none of this id.
             Forbidden: the user does not own it.
         """
         async with self._stopped(user_id, key, None, owned_only) as (session, conversation):
-            await tell_conversation(session, conversation, ChangeKind.DELETED, [conversation.id])
-            await tell_viewers(session, conversation, ChangeKind.DELETED, conversation.id)
-            await remove_members(session, conversation.id)
-            await detach_runs(session, conversation.id)
-            await delete_messages(session, conversation.id)
+            stage = None if await _take_away(session, conversation) else await set_aside(session, conversation)
             await add_to_counters(session, user_id, conversations=-1, messages=-conversation.message_count)
-            await session.delete(conversation)
+        self._set_aside(stage)
         return conversation.id
+
+    async def close(self, user_id: str, conversation_id: str) -> bool:
+        """Delete a conversation of a user who is being erased, as far as one transaction may. False: only the owner has
+        a part in it any more, and `erase_conversation` is to go on.
+
+        Raises:
+            NotFound: the user has none of this id.
+        """
+        async with self._stopped(user_id, conversation_id, None, True) as (session, conversation):
+            return await _take_away(session, conversation)
 
     async def delete_message(self, user_id: str, message_id: str) -> Conversation:
         """Delete a message with the branches below it; answers that are being written there are cancelled. Where it
@@ -272,10 +282,16 @@ class Conversations:
                 writing = await runs_writing(session, conversation.id)
                 run = next((run for run in writing if run.message_id in set(gone)), None)
                 if run is None:
-                    await _cut_off(session, conversation, message, gone)
-                    return conversation
+                    stage = await _cut_off(session, conversation, message, gone)
+            if run is None:
+                self._set_aside(stage)
+                return conversation
             # Outside the transaction: the run's own end has to be written before its message is gone.
             await self._engine.cancel(run)
+
+    def _set_aside(self, stage: str | None) -> None:
+        if stage is not None and self.on_set_aside is not None:
+            self.on_set_aside(stage)
 
     @asynccontextmanager
     async def _stopped(
@@ -304,6 +320,14 @@ async def owned(session: AsyncSession, user_id: str, key: str) -> Conversation:
     return conversation
 
 
+async def _take_away(session: AsyncSession, conversation: Conversation) -> bool:
+    """Everyone is told, and nobody has a part in it any more but the owner. False: something of it is left."""
+    await tell_conversation(session, conversation, ChangeKind.DELETED, [conversation.id])
+    await tell_viewers(session, conversation, ChangeKind.DELETED, conversation.id)
+    await remove_members(session, conversation.id)
+    return await erase_conversation(session, conversation.id)
+
+
 async def _move_head(session: AsyncSession, conversation: Conversation, message_id: str) -> None:
     message = await message_in(session, conversation.id, message_id)
     if message is None:
@@ -311,18 +335,23 @@ async def _move_head(session: AsyncSession, conversation: Conversation, message_
     await set_head(session, conversation, message)
 
 
-async def _cut_off(session: AsyncSession, conversation: Conversation, message: Message, gone: Sequence[str]) -> None:
+async def _cut_off(
+    session: AsyncSession, conversation: Conversation, message: Message, gone: Sequence[str]
+) -> str | None:
+    """The stage under which what is gone is to be erased, if it is much."""
+    # First: what goes need not be marked as on no active branch any more.
+    stage = await discard_messages(session, conversation.id, gone)
     if message.active:
         head = await newest_leaf_beside(session, message)
         if head is None and message.parent_id is not None:
             head = await message_in(session, conversation.id, message.parent_id)
         await set_head(session, conversation, head)
-    await delete_messages(session, conversation.id, gone)
     conversation.updated_at = utc_now()
     conversation.version += 1
     session.add(conversation)
     await tell_conversation(session, conversation, ChangeKind.MESSAGE_REMOVED, gone)
     await tell_changed(session, conversation)
+    return stage
 
 
 def _check_version(conversation: Conversation, expected: int | None) -> None:

@@ -1,11 +1,14 @@
-"""Deleting an account: all that is the user's, in portions, to the end, also when the process that began it dies."""
+"""Deleting what is too much for one transaction, an account or a big conversation: in portions, to the end, also when
+the process that began it dies."""
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chat.conversations import Conversations
 from chat.engine import Engine
@@ -13,7 +16,16 @@ from chat.members import Members
 from errors import NotFound, Unavailable
 from models.columns import utc_now
 from models.database import Database
-from models.erasure import active_runs_of_user, erase_some, erase_user, joined_ids, open_erasures, owned_ids
+from models.erasure import (
+    active_runs_of_user,
+    erase_conversation,
+    erase_some,
+    erase_user,
+    joined_ids,
+    keep_stage,
+    open_erasures,
+    owned_ids,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +45,11 @@ class Erasures:
         self._members = members
         self._running: dict[str, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._next = asyncio.Lock()
 
     def start(self) -> None:
-        """Go on with what a process that is gone has left."""
+        """Go on with what a process that is gone has left, and with what is set aside in this one."""
+        self._conversations.on_set_aside = self._begin
         self._watch = asyncio.create_task(self._resume(), name="erasures")
 
     async def erase(self, user_id: str) -> None:
@@ -44,16 +58,19 @@ class Erasures:
         Raises:
             Unavailable: the database is away; it is gone on with later.
         """
+        await asyncio.shield(self._begin(user_id))
+
+    def _begin(self, user_id: str) -> asyncio.Task[None]:
         task = self._running.get(user_id)
         if task is None:
             task = self._running[user_id] = asyncio.create_task(self._erase(user_id), name=f"erasure {user_id}")
             task.add_done_callback(lambda done: self._done(user_id, done))
-        await asyncio.shield(task)
+        return task
 
     def _done(self, user_id: str, task: asyncio.Task[None]) -> None:
         self._running.pop(user_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("an account is not erased yet (%s); it will be gone on with", type(error).__name__)
+            logger.warning("what was deleted is not erased yet (%s); it will be gone on with", type(error).__name__)
 
     async def _erase(self, user_id: str) -> None:
         for last in range(TRIES - 1, -1, -1):
@@ -62,7 +79,7 @@ class Erasures:
             await self._stop_runs(user_id)
             more = True
             while more:
-                async with self._database.turn(), self._database.write() as session:
+                async with self._portion() as session:
                     more = await erase_some(session, user_id, AT_ONCE)
             try:
                 async with self._database.write() as session:
@@ -86,13 +103,24 @@ class Erasures:
             if not owned and not joined:
                 return
             for conversation_id in owned:
+                gone = True
                 async with self._database.turn():
                     with suppress(NotFound):
-                        await self._conversations.delete(user_id, conversation_id)
+                        gone = await self._conversations.close(user_id, conversation_id)
+                while not gone:
+                    async with self._portion() as session:
+                        await keep_stage(session, user_id)
+                        gone = await erase_conversation(session, conversation_id)
             for conversation_id in joined:
                 async with self._database.turn():
                     with suppress(NotFound):
                         await self._members.remove(user_id, conversation_id, user_id)
+
+    @asynccontextmanager
+    async def _portion(self) -> AsyncIterator[AsyncSession]:
+        # One at a time, however many are deleted at once: each leaves to others only as long as it took itself.
+        async with self._next, self._database.turn(), self._database.write() as session:
+            yield session
 
     async def _resume(self) -> None:
         while True:
@@ -104,6 +132,7 @@ class Erasures:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def aclose(self) -> None:
+        self._conversations.on_set_aside = None
         tasks = [*self._running.values(), *([] if self._watch is None else [self._watch])]
         for task in tasks:
             task.cancel()

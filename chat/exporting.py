@@ -58,7 +58,7 @@ async def _export(database: Database, conversation_id: str, user_id: str, write:
     count = 0
     async with database.read() as session:
         conversation = await session.get(Conversation, conversation_id)
-        if conversation is None:
+        if conversation is None or conversation.owner_id != user_id:
             return None
         values = {name: getattr(conversation, name) for name in CONVERSATION}
         values["messages"] = await count_messages(session, conversation_id)

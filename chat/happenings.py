@@ -19,7 +19,7 @@ from chat.gathering import Gathering
 from chat.typing import Typing, TypingNotice
 from errors import BadUserInput, NotFound
 from models.change import Change, ChangeKind, newest_change
-from models.conversation import Conversation
+from models.conversation import kept_conversation
 from models.database import Database
 from models.member import readable_conversation
 from models.run import runs_writing
@@ -160,7 +160,7 @@ class Happenings:
         async with self._database.read() as session:
             if await readable_conversation(session, user_id, conversation_id) is not None:
                 return
-            if await session.get(Conversation, conversation_id) is not None:
+            if await kept_conversation(session, conversation_id) is not None:
                 raise NotFound("对话不存在", field="conversationId")
 
 

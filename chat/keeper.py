@@ -51,6 +51,7 @@ RECOVERED_AT_ONCE = 50
 """Runs ended in one transaction, so that the other writers wait some 50 ms at most."""
 SWEEP_SECONDS = 10.0
 PRUNE_SECONDS = 3_600.0
+PRUNED_AT_ONCE = 500
 STATELESS_DAYS = 30
 
 PriceOf = Callable[[str, str], Price | None]
@@ -335,8 +336,9 @@ class Keeper:
             if not await orphaned_runs(session, 1):
                 await trim_orphaned_journal(session, live, self._swept_row)
             if now - self._pruned_at > PRUNE_SECONDS:
-                await prune_stateless(session, utc_now() - timedelta(days=STATELESS_DAYS))
-                self._pruned_at = now
+                before = utc_now() - timedelta(days=STATELESS_DAYS)
+                if await prune_stateless(session, before, PRUNED_AT_ONCE) < PRUNED_AT_ONCE:
+                    self._pruned_at = now
             self._swept_row = await newest_journal_row(session)
         self._expired.clear()
         self._swept_at = now

@@ -14,7 +14,7 @@ from chat.changes import tell_changed
 from chat.chats import Chats
 from chat.drafts import DEFAULT_TITLE
 from errors import ChatError
-from models.conversation import Conversation, name_conversation
+from models.conversation import kept_conversation, name_conversation
 from models.database import Database
 from models.message import Message
 from models.run import Run, RunPurpose, RunStatus
@@ -100,7 +100,7 @@ class Titles:
     async def _question(self, run: Run) -> str | None:
         """What the run answered; None if its conversation needs no title."""
         async with self._database.read() as session:
-            conversation = await session.get(Conversation, run.conversation_id)
+            conversation = await kept_conversation(session, run.conversation_id or "")
             if conversation is None or conversation.title not in UNTITLED:
                 return None
             message = await session.get(Message, run.message_id)

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Index, UniqueConstraint, func, literal, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -15,6 +16,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from models.columns import Millis, utc_now
 from models.ids import new_id
 from models.locks import taken
+from models.user import Erasure
 
 
 class Conversation(SQLModel, table=True):
@@ -134,8 +136,19 @@ def _bound(position: Position) -> tuple[Any, Any]:
 
 
 async def count_conversations(session: AsyncSession) -> int:
-    """Of all users, for /health."""
-    return (await session.exec(select(func.count()).select_from(Conversation))).one()
+    """Of all users, for /health; without those that are being erased."""
+    gone = select(func.count()).select_from(Conversation).where(_erased()).scalar_subquery()
+    return (await session.exec(select(func.count() - gone).select_from(Conversation))).one()
+
+
+async def kept_conversation(session: AsyncSession, conversation_id: str) -> Conversation | None:
+    """Not scoped to a user. None: it is gone, or what is left of it is being erased."""
+    query = select(Conversation).where(Conversation.id == conversation_id, ~_erased())
+    return (await session.exec(query)).first()
+
+
+def _erased() -> ColumnElement[bool]:
+    return col(Conversation.owner_id).in_(select(Erasure.user_id))
 
 
 async def name_conversation(

@@ -1,32 +1,28 @@
-"""Accounts that are being deleted: the row stays until nothing of the user is left, whatever becomes of the process."""
+"""What is being deleted in portions, under a user that is nobody any more: the row in `erasure` stays until nothing of
+the user is left, whatever becomes of the process."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Column, Table, delete, update
-from sqlmodel import Field, SQLModel, col, select
+from sqlalchemy import Column, Table, delete, exists, update
+from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.change import Change
-from models.columns import Millis, utc_now
+from models.columns import utc_now
 from models.conversation import Conversation
 from models.journal import delete_segments
 from models.member import Member
-from models.message import Message
-from models.run import ACTIVE, Run
-from models.user import User
+from models.message import Message, delete_messages, delete_some_messages, move_messages
+from models.run import ACTIVE, Run, detach_runs
+from models.user import Erasure, User
 
 NO_NAME = "\x01"
 """Begins what no name or address can be: somebody could take it, and keep another from being deleted."""
+MESSAGES_AT_ONCE, CHARS_AT_ONCE = 200, 100_000
+"""Of one transaction that deletes messages: some 20 ms, most of it for the search index."""
 KEPT_FOR_OTHERS = frozenset({"conversation", "message", "run"})
 """Tables of what may be somebody else's too: looked after one by one."""
-
-
-class Erasure(SQLModel, table=True):
-    __tablename__ = "erasure"
-
-    user_id: str = Field(primary_key=True)
-    asked_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
 
 
 async def close_user(session: AsyncSession, user: User) -> None:
@@ -54,6 +50,28 @@ async def keep_stage(session: AsyncSession, user_id: str) -> bool:
     return (await session.exec(kept)).rowcount == 1
 
 
+async def set_aside(session: AsyncSession, conversation: Conversation) -> str:
+    """A conversation that nobody has a part in but its owner is a stage's from now on, which is returned: what is left
+    of it is erased behind this."""
+    stage = conversation.owner_id = await open_stage(session)
+    session.add(conversation)
+    return stage
+
+
+async def discard_messages(session: AsyncSession, conversation_id: str, ids: Sequence[str]) -> str | None:
+    """Delete these messages of the conversation; too many for one transaction stand under a stage from now on, which is
+    returned, and are erased behind this. To move one costs a twentieth of what it costs to delete it."""
+    if len(ids) <= MESSAGES_AT_ONCE:
+        await delete_messages(session, conversation_id, ids)
+        return None
+    stage = await open_stage(session)
+    grave = Conversation(owner_id=stage, title="", model="")
+    session.add(grave)
+    await session.flush()
+    await move_messages(session, ids, grave.id)
+    return stage
+
+
 async def close_stage(session: AsyncSession, user_id: str) -> None:
     """Nothing is the stage's any more."""
     await session.exec(delete(Erasure).where(col(Erasure.user_id) == user_id))
@@ -78,6 +96,19 @@ async def joined_ids(session: AsyncSession, user_id: str, limit: int) -> Sequenc
 
 async def active_runs_of_user(session: AsyncSession, user_id: str) -> Sequence[Run]:
     return (await session.exec(select(Run).where(Run.user_id == user_id, col(Run.status).in_(ACTIVE)))).all()
+
+
+async def erase_conversation(session: AsyncSession, conversation_id: str) -> bool:
+    """Delete as much of a conversation as one transaction may, and let as many of its runs outlive it. True: that was
+    all, and the conversation itself is gone."""
+    await detach_runs(session, conversation_id, MESSAGES_AT_ONCE)
+    await delete_some_messages(session, conversation_id, MESSAGES_AT_ONCE, CHARS_AT_ONCE)
+    left = (exists().where(col(table.conversation_id) == conversation_id) for table in (Message, Run))
+    empty = delete(Conversation).where(col(Conversation.id) == conversation_id, *(~some for some in left))
+    if (await session.exec(empty.execution_options(synchronize_session=False))).rowcount:
+        return True
+    # Another process may have come to the end of it.
+    return (await session.exec(select(Conversation.id).where(Conversation.id == conversation_id))).first() is None
 
 
 async def erase_some(session: AsyncSession, user_id: str, limit: int) -> bool:

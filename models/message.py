@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, exists, literal, or_, update
+from sqlalchemy import Column, Index, UniqueConstraint, and_, delete, exists, func, literal, or_, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -174,17 +174,35 @@ async def siblings_of(
     return {message.id: families.get((message.conversation_id, message.parent_id), []) for message in messages}
 
 
-async def delete_messages(session: AsyncSession, conversation_id: str, ids: Sequence[str] | None = None) -> None:
-    """Delete these messages of the conversation, or all."""
-    if ids is None:
-        await session.exec(delete(Message).where(col(Message.conversation_id) == conversation_id))
-        return
+async def delete_messages(session: AsyncSession, conversation_id: str, ids: Sequence[str]) -> None:
+    """Delete these messages of the conversation."""
     for start in range(0, len(ids), 500):
         await session.exec(
             delete(Message).where(
                 col(Message.conversation_id) == conversation_id, col(Message.id).in_(ids[start : start + 500])
             )
         )
+
+
+async def move_messages(session: AsyncSession, ids: Sequence[str], conversation_id: str) -> None:
+    """Let these stand in another conversation, each alone: nothing leads from one to the other."""
+    for start in range(0, len(ids), 500):
+        moved = update(Message).where(col(Message.id).in_(ids[start : start + 500]))
+        moved = moved.values(conversation_id=conversation_id, parent_id=None, active=False)
+        await session.exec(moved.execution_options(synchronize_session=False))
+
+
+async def delete_some_messages(session: AsyncSession, conversation_id: str, limit: int, chars: int) -> None:
+    """Delete up to `limit` messages of the conversation, whichever, and no more of them when they have so many
+    characters."""
+    # In an index's order: SQLite would sort all that there are for each portion.
+    size = func.length(col(Message.content)) + func.length(func.coalesce(col(Message.reasoning), ""))
+    some = select(Message.id, size.label("size")).where(Message.conversation_id == conversation_id)
+    part = some.order_by(col(Message.active), col(Message.depth)).limit(limit).subquery()
+    before = func.sum(part.c.size).over(order_by=part.c.id) - part.c.size
+    placed = select(part.c.id, before.label("before")).subquery()
+    chosen = delete(Message).where(col(Message.id).in_(select(placed.c.id).where(placed.c.before < chars)))
+    await session.exec(chosen.execution_options(synchronize_session=False))
 
 
 async def finish_message(

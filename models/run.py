@@ -198,11 +198,13 @@ async def start_run(session: AsyncSession, run_id: str, values: dict[str, Any]) 
     await session.exec(update(Run).where(col(Run.id) == run_id, col(Run.status).in_(ACTIVE)).values(**values))
 
 
-async def detach_runs(session: AsyncSession, conversation_id: str) -> None:
-    """Let runs outlive their conversation: their usage counts for ever. Their keys are free: a chat without a
-    conversation would be answered by them."""
+async def detach_runs(session: AsyncSession, conversation_id: str, limit: int) -> None:
+    """Let up to `limit` runs, the newest first, outlive their conversation: their usage counts for ever. Their keys are
+    free: a chat without a conversation would be answered by them."""
     gone = dict.fromkeys(("conversation_id", "message_id", "idempotency_key"))
-    await session.exec(update(Run).where(col(Run.conversation_id) == conversation_id).values(**gone))
+    newest = select(Run.id).where(Run.conversation_id == conversation_id).order_by(col(Run.id).desc()).limit(limit)
+    detached = update(Run).where(col(Run.id).in_(newest)).values(**gone)
+    await session.exec(detached.execution_options(synchronize_session=False))
 
 
 async def release_key(session: AsyncSession, run_id: str) -> None:
@@ -210,10 +212,10 @@ async def release_key(session: AsyncSession, run_id: str) -> None:
     await session.exec(update(Run).where(col(Run.id) == run_id).values(idempotency_key=None))
 
 
-async def prune_stateless(session: AsyncSession, before: datetime) -> None:
-    """Forget finished stateless runs older than `before`; their tokens are in the users' counters."""
-    await session.exec(
-        delete(Run).where(
-            col(Run.conversation_id).is_(None), col(Run.status).not_in(ACTIVE), col(Run.created_at) < before
-        )
-    )
+async def prune_stateless(session: AsyncSession, before: datetime, limit: int) -> int:
+    """Forget up to `limit` finished stateless runs that are older, and say how many; their tokens are in the users'
+    counters."""
+    stateless = select(Run.id).where(col(Run.conversation_id).is_(None), col(Run.status).not_in(ACTIVE))
+    old = (await session.exec(stateless.where(Run.created_at < before).limit(limit))).all()
+    await session.exec(delete(Run).where(col(Run.id).in_(old)))
+    return len(old)

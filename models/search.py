@@ -112,15 +112,17 @@ def _is_long(term: Term) -> bool:
     return term.prefix and len(term.words[-1]) > LONGEST_PREFIX
 
 
+# Asked once for a search: what is left of deleted conversations is found until it is erased.
+_KEPT = """s.conversation_id NOT IN (SELECT c.id FROM erasure e JOIN conversation c ON c.owner_id = e.user_id)"""
 # CROSS JOIN: in the index's own order, newest first, and no further than needed.
 _NEWEST = """SELECT s.seq, s.message_id, length(s.words), {counts} FROM message_fts f
     CROSS JOIN message_search s ON s.seq = f.rowid CROSS JOIN message m ON m.id = s.message_id
-    WHERE f.message_fts MATCH :match AND m.active AND (s.owner_id = :user OR s.conversation_id IN :shared)
+    WHERE f.message_fts MATCH :match AND m.active AND {kept} AND (s.owner_id = :user OR s.conversation_id IN :shared)
     ORDER BY f.rowid DESC LIMIT :most"""
 _LOOKED_AT = """SELECT s.seq, s.message_id, length(s.words), {counts} FROM
     (SELECT rowid AS seq FROM message_fts WHERE message_fts MATCH :match ORDER BY rowid DESC LIMIT 2 * :most) f
     CROSS JOIN message_search s ON s.seq = f.seq CROSS JOIN message m ON m.id = s.message_id
-    WHERE {there} AND m.active AND (s.owner_id = :user OR s.conversation_id IN :shared)
+    WHERE {there} AND m.active AND {kept} AND (s.owner_id = :user OR s.conversation_id IN :shared)
     ORDER BY s.seq DESC LIMIT :most"""
 
 
@@ -130,7 +132,7 @@ async def _matches(
     numbers = range(len(terms))
     counts = ", ".join(f"(length(s.words) - length(replace(s.words, :c{n}, ''))) / length(:c{n})" for n in numbers)
     there = " AND ".join(f"instr(s.words, :c{n})" for n in numbers)
-    filled = text(query.format(counts=counts, there=there)).bindparams(bindparam("shared", expanding=True))
+    filled = text(query.format(counts=counts, there=there, kept=_KEPT)).bindparams(bindparam("shared", expanding=True))
     values: dict[str, Any] = {f"c{n}": _counted(term) for n, term in enumerate(terms)}
     values |= {"match": _match(user_id, shared, terms), "user": user_id, "shared": shared, "most": CANDIDATES}
     rows = await (await session.connection()).execute(filled, values)
@@ -191,8 +193,8 @@ async def _search_postgres(
 
 def _half(scope: str) -> str:
     # Twice as many as wanted: some may be on branches that are not active.
-    return f"""(SELECT seq, message_id, words FROM message_search
-        WHERE {scope} AND words @@ CAST(:query AS tsquery) ORDER BY seq DESC LIMIT 2 * :most)"""  # noqa: S608
+    return f"""(SELECT seq, message_id, words FROM message_search s
+        WHERE {scope} AND words @@ CAST(:query AS tsquery) AND {_KEPT} ORDER BY seq DESC LIMIT 2 * :most)"""  # noqa: S608
 
 
 def _tsquery(terms: Sequence[Term]) -> str:

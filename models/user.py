@@ -43,6 +43,15 @@ class User(SQLModel, table=True):
     total_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
 
 
+class Erasure(SQLModel, table=True):
+    """A user that is nobody any more, or never was anybody: what is left of it is being erased (models/erasure.py)."""
+
+    __tablename__ = "erasure"
+
+    user_id: str = Field(primary_key=True)
+    asked_at: datetime = Field(default_factory=utc_now, sa_column=Column(Millis, nullable=False))
+
+
 async def user_by_id(session: AsyncSession, user_id: str) -> User | None:
     return await session.get(User, user_id)
 
@@ -58,7 +67,7 @@ async def user_by_name(session: AsyncSession, username: str) -> User | None:
 
 async def users_after(session: AsyncSession, after: str | None, limit: int) -> Sequence[User]:
     """For the operator alone: all users, by their ids, which begin with when they came."""
-    query = select(User).order_by(col(User.id)).limit(limit)
+    query = select(User).where(col(User.id).not_in(select(Erasure.user_id))).order_by(col(User.id)).limit(limit)
     return (await session.exec(query if after is None else query.where(col(User.id) > after))).all()
 
 
@@ -69,7 +78,9 @@ async def user_exists(session: AsyncSession, *, username: str | None = None, ema
 
 
 async def count_users(session: AsyncSession) -> int:
-    return (await session.exec(select(func.count()).select_from(User))).one()
+    """Without those that are being erased."""
+    gone = select(func.count()).select_from(Erasure).scalar_subquery()
+    return (await session.exec(select(func.count() - gone).select_from(User))).one()
 
 
 async def add_to_counters(

@@ -28,7 +28,7 @@ TESTED_ELSEWHERE = {
     "models/identity": "test_oauth",
     "rest/oauth": "test_oauth",
     "graph/account": "graph/test_sessions",
-    "models/erasure": "chat/test_erasures",
+    "models/erasure": "chat/test_erasures, chat/test_big_deletions",
     "protocols": "test_edge",
     "app": "test_serve, and every test with a server",
     "assembly": "test_serve, and every test with a server",

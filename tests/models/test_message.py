@@ -11,6 +11,7 @@ from models.message import (
     Message,
     active_branch,
     delete_messages,
+    delete_some_messages,
     finish_message,
     messages_of,
     siblings_of,
@@ -151,6 +152,19 @@ async def test_many_are_deleted_and_others_stay(database: Database, owner: str) 
     async with database.read() as session:
         assert [row.id for row in await all_messages(session, conversation.id)] == [rows[0].id]
         assert len(await all_messages(session, other.id)) == 4
+
+
+async def test_some_are_deleted_by_their_number_and_by_their_characters(database: Database, owner: str) -> None:
+    conversation, other = [await add_conversation(database, owner, size) for size in (3, 1)]
+    left = []
+    for limit, chars in ((2, 1_000), (3, 1), (3, 1_000)):
+        async with database.write() as session:
+            await delete_some_messages(session, conversation.id, limit, chars)
+        async with database.read() as session:
+            left.append(len(await all_messages(session, conversation.id)))
+    assert left == [4, 3, 0], "of each two branches: two, one which has the characters, all"
+    async with database.read() as session:
+        assert len(await all_messages(session, other.id)) == 2
 
 
 async def test_a_message_deleted_meanwhile_stays_deleted(database: Database, owner: str) -> None:

@@ -1,7 +1,11 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import func
+from sqlmodel import select
 
+from models.columns import utc_now
 from models.database import Database
 from models.run import (
     Run,
@@ -10,6 +14,7 @@ from models.run import (
     active_runs,
     detach_runs,
     finish_run,
+    prune_stateless,
     release_key,
     run_by_key,
     runs_of,
@@ -66,10 +71,32 @@ async def test_an_end_is_written_once(database: Database, user: str) -> None:
     assert (await reloaded(database, row)).status == RunStatus.COMPLETED
 
 
+async def test_the_newest_runs_leave_their_conversation_first(database: Database, user: str) -> None:
+    rows = [await add(database, user, conversation_id="conv_1") for _ in range(3)]
+    async with database.write() as session:
+        await detach_runs(session, "conv_1", 2)
+    assert [(await reloaded(database, row)).conversation_id for row in rows] == ["conv_1", None, None]
+
+
+async def test_old_stateless_runs_are_forgotten_some_at_a_time(database: Database, user: str) -> None:
+    old = utc_now() - timedelta(days=2)
+    done = {"status": RunStatus.COMPLETED, "created_at": old}
+    for values in (done, done, done, done | {"created_at": utc_now()}, done | {"conversation_id": "conv_1"}):
+        await add(database, user, **values)
+    await add(database, user, created_at=old)
+    found = []
+    for _ in range(3):
+        async with database.write() as session:
+            found.append(await prune_stateless(session, utc_now() - timedelta(days=1), 2))
+    async with database.read() as session:
+        left = (await session.exec(select(func.count()).select_from(Run))).one()
+    assert (found, left) == ([2, 1, 0], 3)
+
+
 async def test_runs_outlive_their_conversation_and_keys_can_be_let_go(database: Database, user: str) -> None:
     row = await add(database, user, conversation_id="conv_1", message_id="msg_1", idempotency_key="k")
     async with database.write() as session:
-        await detach_runs(session, "conv_1")
+        await detach_runs(session, "conv_1", 10)
         await release_key(session, row.id)
     found = await reloaded(database, row)
     assert (found.conversation_id, found.message_id, found.idempotency_key) == (None, None, None)
