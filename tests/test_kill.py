@@ -10,7 +10,6 @@ import asyncio
 import random
 import signal
 import sqlite3
-import ssl
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -34,8 +33,6 @@ LONG = "scripted:every=0.05,words=600"
 """Half a minute: no answer ends by itself before the kill."""
 LEASE = 2.0
 SECONDS = 60
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Never used. Without it each client reads all the certificates of the system, 30 ms of one core."""
 BROKEN = (httpx.HTTPError, OSError, WebSocketException, AssertionError, TimeoutError)
 """How a connection ends whose server is gone (the test clients assert that a stream ends properly)."""
 
@@ -91,7 +88,7 @@ class Follower:
                     if (code := socket.connection.close_code) is not None:
                         self.closed.append(code)
         else:
-            async with httpx.AsyncClient(base_url=server.url, timeout=30, verify=PLAIN) as http:
+            async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
                 async for data in Graph(http, self.account.token).events(FOLLOW, **variables):
                     yield data["runEvents"]
 
@@ -122,7 +119,7 @@ class Crowd:
         """Start the answers at `home`, each by a connection of its own, and let everyone follow: until all have text,
         and some came back for more."""
         alone = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=home.url, timeout=30, verify=PLAIN, limits=alone) as http:
+        async with httpx.AsyncClient(base_url=home.url, timeout=30, limits=alone) as http:
             graph = Graph(http, self.account.token)
             for _ in range(runs):
                 run = (await send(graph, (await create(graph))["id"], "hello", model=model))["run"]
@@ -264,7 +261,7 @@ async def test_workers_of_one_uvicorn_are_one_server(tmp_path: Path) -> None:
         # Its answers are interrupted; those of the other worker are cancelled, or they would go on for half a minute.
         await asyncio.sleep(LEASE + 1)
         for run_id in {follower.run_id for follower in crowd.followers if follower.finished is None}:
-            async with httpx.AsyncClient(base_url=server.url, timeout=30, verify=PLAIN) as http:
+            async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
                 await Graph(http, crowd.account.token).data(CANCEL, id=run_id)
         await crowd.end()
         await crowd.check(server, "INTERRUPTED", "CANCELLED")

@@ -28,7 +28,7 @@ from tests.redises import OwnRedis
 from tests.server import Server
 from tests.test_faults import SEVEN_SECONDS, crowd_on
 from tests.test_fleet import until_ready, workers_of
-from tests.test_kill import LEASE, PLAIN, SECONDS, Crowd, Follower, servers
+from tests.test_kill import LEASE, SECONDS, Crowd, Follower, servers
 
 WITHOUT_END = "scripted:every=0.05,words=5000"
 """Four minutes: no answer ends by itself before the last blow."""
@@ -127,7 +127,7 @@ async def _told(followers: list[Follower], since: float, what: str) -> None:
 
 async def _answer(server: Server, account: Account) -> str:
     """What a new run there says."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, verify=PLAIN) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         graph = Graph(http, account.token)
         run = (await send(graph, (await create(graph))["id"], "hello", model="scripted:text=again"))["run"]
         events = [data["runEvents"] async for data in graph.events(FOLLOW, id=run["id"])]
