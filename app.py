@@ -4,8 +4,12 @@ import preflight  # noqa: F401
 
 # isort: split
 
-import asyncio
 import gc
+
+# What is imported stays. Walking it meanwhile and at the exit took 0.9 of the 2.3 s that starting and stopping take.
+gc.disable()
+
+import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -37,6 +41,9 @@ from serve import (
 from services import Services
 from setting_groups import ROOT
 from settings import Settings, load_settings
+
+gc.freeze()
+gc.enable()
 
 logger = logging.getLogger(__name__)
 
