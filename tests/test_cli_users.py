@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+import cli as command_line
 from models.address import Address
 from tests.conftest import Account, StartServer, register_on
 from tests.databases import everything, look, url_of
@@ -22,19 +26,57 @@ from tests.server import ROOT, Server, environment, free_port
 
 pytestmark = pytest.mark.on_both
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., Done]
 
 
 @pytest.fixture
-def cli(address: Address, tmp_path: Path) -> Cli:
+def settings(address: Address, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path / "data", free_port(), DATABASE_URL=url_of(address))
+
+
+@pytest.fixture
+def typed_cli(settings: dict[str, str]) -> Typed:
     """Run the command as an operator does; `typed` is its standard input."""
 
     def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        settings = environment(tmp_path / "data", free_port(), DATABASE_URL=url_of(address))
         command = [sys.executable, "cli.py", "user", *arguments]
         return subprocess.run(command, cwd=ROOT, env=settings, input=typed, capture_output=True, text=True, timeout=60)
 
     return run
+
+
+@pytest.fixture
+def cli(
+    settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Cli]:
+    """The same without a process of its own, most of whose time goes into importing."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, typed: str = "") -> Done:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        capsys.readouterr()
+        # On a thread without a loop: the tests have one, and the command starts its own.
+        return Done(threads.submit(main, arguments).result(60), *capsys.readouterr())
+
+    def main(arguments: Sequence[str]) -> int:
+        try:
+            return command_line.main(["user", *arguments])
+        except SystemExit as left:  # argparse's
+            return int(left.code or 0)
+
+    with ThreadPoolExecutor(1) as threads:
+        yield run
 
 
 @pytest.fixture
@@ -68,8 +110,8 @@ async def closes_on(server: Server, token: str, work: Callable[[], object]) -> i
     return await asyncio.wait_for(waiting, 5)
 
 
-async def test_an_operator_s_day(cli: Cli, server: Server, address: Address) -> None:
-    made = cli("create", "root", "root@example.com", "--admin", typed="a password for root\n")
+async def test_an_operator_s_day(cli: Cli, typed_cli: Typed, server: Server, address: Address) -> None:
+    made = typed_cli("create", "root", "root@example.com", "--admin", typed="a password for root\n")
     assert (made.returncode, made.stderr) == (0, "")
     assert "root is an administrator now: user_" in made.stdout
     assert "a password for root" not in made.stdout
@@ -112,8 +154,11 @@ async def test_a_revoked_key_s_socket_closes(server: Server) -> None:
         assert await graph.data("{ me { id } }") == {"me": {"id": user.id}}
 
 
-def test_what_cannot_be_is_one_line_and_code_1(cli: Cli, address: Address) -> None:
+def test_what_cannot_be_is_one_line_and_code_1(cli: Cli, typed_cli: Typed, address: Address) -> None:
     assert cli("create", "ann", "ann@example.com", typed="password123\n").returncode == 0
+    outside = typed_cli("create", "ANN", "b@example.com", typed="password123\n")
+    assert (outside.returncode, outside.stdout) == (1, "")
+    assert outside.stderr == cli("create", "ANN", "b@example.com", typed="password123\n").stderr
     for arguments, typed, told in (
         (("create", "ANN", "b@example.com"), "password123\n", "用户名已存在"),
         (("create", "bob", "ANN@example.com"), "password123\n", "already registered"),

@@ -186,9 +186,8 @@ async def servers(
 
 
 def rounds() -> pytest.MarkDecorator:
-    """Three every day, twenty in `make soak`."""
-    everyday = [pytest.param(number) for number in range(3)]
-    return pytest.mark.parametrize("number", everyday + [pytest.param(n, marks=pytest.mark.soak) for n in range(3, 20)])
+    """One every day, twenty in `make soak`."""
+    return pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))])
 
 
 async def kill_alone(folder: Path) -> float:
