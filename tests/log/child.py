@@ -1,9 +1,9 @@
-"""A worker in a process of its own, told what to do by lines of JSON: `python -m tests.log.child OPTIONS`."""
+"""A worker in a process of its own, told what to do by lines of JSON."""
 
 import asyncio
 import importlib
 import json
-import sys
+import socket
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
@@ -84,23 +84,22 @@ async def limit_pages(core: Core, full: bool) -> None:
     await journal._run(lambda: journal._open().execute(f"PRAGMA max_page_count = {pages}"))
 
 
-async def main(address: Address, constants: dict[str, float], options: dict[str, Any]) -> None:
-    lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+def main(orders: socket.socket, url: str, constants: dict[str, float], options: dict[str, Any]) -> None:
+    """Obey until no order can come any more."""
+    asyncio.run(_main(orders, parse_address(url), constants, options))
+
+
+async def _main(orders: socket.socket, address: Address, constants: dict[str, float], options: dict[str, Any]) -> None:
+    lines, answers = await asyncio.open_connection(sock=orders)
     streams: set[asyncio.Task[None]] = set()
     with patched(constants):
         async with open_worker(address, options) as core:
-            print(json.dumps({"ready": core.engine.keeper.worker}), flush=True)
+            answers.write(json.dumps({"ready": core.engine.keeper.worker}).encode() + b"\n")
             while line := await lines.readline():
                 try:
                     answer = {"result": await obey(core, json.loads(line), streams)}
                 except Exception as error:
                     answer = {"error": type(error).__name__}
-                print(json.dumps(answer), flush=True)
+                answers.write(json.dumps(answer).encode() + b"\n")
             await core.engine.aclose()
             await asyncio.gather(*streams, return_exceptions=True)
-
-
-if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    asyncio.run(main(parse_address(arguments["url"]), arguments["constants"], arguments["options"]))

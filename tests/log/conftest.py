@@ -6,12 +6,14 @@ connection that neither of them has.
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
-import sys
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import orjson
@@ -26,68 +28,65 @@ from models.run import Run
 from providers.base import Role, Turn
 from tests.chat.conftest import Core
 from tests.databases import KINDS, look, url_of
+from tests.log import child
 from tests.log.child import limit_pages, open_worker, patched
 from tests.redises import Redis
-from tests.server import ROOT
 
 SECONDS = 20
 """No test waits longer for anything that has to come."""
+
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.log.child"])
+"""Each worker is a process of its own, forked from one that has imported everything, which takes 1.5 s of CPU."""
 
 
 @dataclass
 class Worker:
     """A process that writes runs."""
 
-    process: asyncio.subprocess.Process
+    process: BaseProcess
     name: str
+    answers: asyncio.StreamReader
+    orders: asyncio.StreamWriter
 
     async def ask(self, **order: Any) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"user": None, **order}).encode() + b"\n")
+        self.orders.write(json.dumps({"user": None, **order}).encode() + b"\n")
         async with asyncio.timeout(SECONDS):
-            answer = json.loads(await self.process.stdout.readline())
+            answer = json.loads(await self.answers.readline())
         assert "error" not in answer, answer
         return answer["result"]
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     async def kill(self) -> None:
         self.process.kill()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.join)
 
 
 @asynccontextmanager
 async def worker(address: Address, constants: dict[str, float] | None = None, **options: Any) -> AsyncIterator[Worker]:
     """A worker in a process of its own, stopped at the end of the block if it is still there."""
-    arguments = json.dumps({"url": url_of(address), "constants": constants or {}, "options": options})
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.log.child",
-        arguments,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    ours, its = socket.socketpair()
+    with its:
+        process = _processes.Process(target=child.main, args=(its, url_of(address), constants or {}, options))
+        await asyncio.to_thread(process.start)
+    answers, orders = await asyncio.open_connection(sock=ours)
+    started = Worker(process, "", answers, orders)
     try:
         async with asyncio.timeout(SECONDS):
-            ready = json.loads(await process.stdout.readline())
-        yield Worker(process, ready["ready"])
+            started.name = json.loads(await answers.readline())["ready"]
+        yield started
     finally:
-        process.stdin.close()
-        if process.returncode is None:
-            process.send_signal(signal.SIGCONT)
-            try:
-                async with asyncio.timeout(SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        orders.close()
+        if process.is_alive():
+            started.signal(signal.SIGCONT)
+            await asyncio.to_thread(process.join, SECONDS)
+            if process.is_alive():
+                await started.kill()
+        process.close()
 
 
 @dataclass
@@ -192,10 +191,10 @@ async def one_process(
 async def several_processes(
     address: Address, constants: dict[str, float] | None = None, **options: Any
 ) -> AsyncIterator[Setup]:
-    async with worker(address, constants, **options) as child:
+    async with worker(address, constants, **options) as writer:
         with patched(constants or {}):
             async with open_worker(address, options) as core:
-                yield Setup(core, address, child, await core.user())
+                yield Setup(core, address, writer, await core.user())
 
 
 SETUPS = {"one process": one_process, "several processes": several_processes}

@@ -293,8 +293,7 @@ async def test_a_stop_by_signal_s_standards_keeps_the_text(address: Address) -> 
         seen: list[RunEvent] = []
         following = asyncio.create_task(follow(setup.reader, setup.user, run, seen))
         await until(lambda: len(text_of(seen)) > 50)
-        assert setup.writer.process.stdin is not None
-        setup.writer.process.stdin.close()
+        setup.writer.orders.close()
         await following
         assert status_of(seen) is RunStatus.INTERRUPTED
         assert setup.look("SELECT content FROM message WHERE id = ?", run.message_id) == [(text_of(seen),)]
