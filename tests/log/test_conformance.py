@@ -94,7 +94,7 @@ class TestInOrderOnce:
         async with opened() as setup:
             run = await setup.send("every=0.01,words=2000")
             watching = asyncio.create_task(setup.events(run))
-            await asyncio.sleep(0.2)
+            await until(lambda: len(setup.stored(run.id)) > 10)
             for _ in range(20):
                 newest = len(setup.stored(run.id)) - 1
                 async with aclosing(setup.follow(run, newest)) as rest:
