@@ -60,6 +60,11 @@ class RedisBus:
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._listening: AbstractConnection | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._orders: list[tuple[str, ...]] = []
+        """What the listening connection is to be told."""
+        self._ordered = asyncio.Event()
         self._outbox: deque[Publication] = deque()
         self._outbox_bytes = 0
         self._more = asyncio.Event()
@@ -148,41 +153,46 @@ class RedisBus:
                 self._wanted[channel] -= 1
                 if not self._wanted[channel]:
                     del self._wanted[channel]
-                    await self._leave(channel)
+                    self._leave(channel)
 
     async def _listen_to(self, channel: str) -> None:
         """Until what is published behind this moment arrives, or nobody knows when it will."""
+        if self._closed:
+            return
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="bus.listener")
         confirmed = self._confirmed.get(channel)
         if confirmed is None:
             confirmed = self._confirmed[channel] = asyncio.get_running_loop().create_future()
-            await self._tell("SUBSCRIBE", channel)
+            self._tell("SUBSCRIBE", channel)
         if not self._lost:
             await asyncio.wait([confirmed], timeout=ANSWER_SECONDS)
 
-    async def _leave(self, channel: str) -> None:
+    def _leave(self, channel: str) -> None:
         self._confirmed.pop(channel, None)
         if self._wanted:
-            await self._tell("UNSUBSCRIBE", channel)
+            self._tell("UNSUBSCRIBE", channel)
         elif self._listener is not None:
-            listener, self._listener, self._listening = self._listener, None, None
-            await _stop(listener)
+            stopping = asyncio.create_task(_stop(self._listener), name="bus.stopping")
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            self._listener = self._listening = None
 
-    async def _tell(self, command: str, *channels: str) -> None:
-        """To the server, if it is there; the listener tells it all when it comes back."""
-        if self._listening is not None:
-            # AttributeError: redis-py's own, when the connection is dropped between its check and its write.
-            with suppress(*BROKEN, AttributeError):
-                names = [self._prefix + channel for channel in channels]
-                await self._listening.send_command(command, *names, check_health=False)
+    def _tell(self, command: str, *channels: str) -> None:
+        """To the server, if it is there; the listener tells it all when it comes back. Never in the caller's own task,
+        whose cancel redis-py might swallow: a follower that has gone would be followed by nobody for ever."""
+        if self._listening is not None and channels:
+            self._orders.append((command, *(self._prefix + channel for channel in channels)))
+            self._ordered.set()
 
     async def _listen(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
+        pause, me = FIRST_PAUSE, asyncio.current_task()
+        while self._listener is me:
             connection = self._pool.make_connection()
             try:
                 await connection.connect()
+                if self._listener is not me:
+                    return
                 pause = FIRST_PAUSE
                 await self._hear(connection)
             except BROKEN as error:
@@ -193,15 +203,18 @@ class RedisBus:
                 if self._listening is connection:
                     self._listening = None
                 await _drop(connection)
+            if self._listener is not me:
+                return
             self._confirmed = {channel: asyncio.get_running_loop().create_future() for channel in self._wanted}
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _hear(self, connection: AbstractConnection) -> None:
         self._listening = connection
-        await self._tell("SUBSCRIBE", *self._wanted)
+        self._orders.clear()
+        self._tell("SUBSCRIBE", *self._wanted)
         self._say_back()
-        pinging = asyncio.create_task(self._ping(connection), name="bus.ping")
+        talking = asyncio.create_task(self._talk(connection), name="bus.talk")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(SILENCE_SECONDS) as patience:
@@ -213,7 +226,7 @@ class RedisBus:
                     elif kind == b"subscribe":
                         self._confirm(channel)
         finally:
-            pinging.cancel()
+            talking.cancel()
 
     def _deliver(self, channel: bytes, message: bytes) -> None:
         if not message.startswith(self._origin):
@@ -224,12 +237,20 @@ class RedisBus:
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
 
-    @staticmethod
-    async def _ping(connection: AbstractConnection) -> None:
+    async def _talk(self, connection: AbstractConnection) -> None:
+        """Say what is ordered, and something each second. Looks whether it is still wanted: its cancel may have been
+        swallowed, and redis-py would connect anew."""
+        # AttributeError: redis-py's own, when the connection is dropped between its check and its write.
         with suppress(*BROKEN, AttributeError):
-            while True:
-                await asyncio.sleep(PING_SECONDS)
-                await connection.send_command("PING", check_health=False)
+            while self._listening is connection:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PING_SECONDS):
+                        await self._ordered.wait()
+                if self._listening is not connection:
+                    break
+                self._ordered.clear()
+                orders, self._orders = self._orders or [("PING",)], []
+                await connection.send_packed_command(connection.pack_commands(orders), check_health=False)
 
     def _say_lost(self, error: BaseException) -> None:
         if not self._lost:
@@ -243,9 +264,13 @@ class RedisBus:
             logger.warning("Redis at %s is back", self.address)
 
     async def aclose(self) -> None:
-        for task in (self._sender, self._listener):
+        self._closed = True
+        sender, listener, self._listener = self._sender, self._listener, None
+        for task in (sender, listener):
             if task is not None:
                 await _stop(task)
+        if self._stopping:
+            await asyncio.wait(self._stopping)
         await self._local.aclose()
 
 

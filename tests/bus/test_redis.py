@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from bus.address import RedisAddress
 from bus.base import BACKLOG, Bus
@@ -113,6 +115,35 @@ class TestChannels:
             await here.publish("a", b"1", here=False)
             assert await take(theirs, 1) == ["1"]
             assert await is_quiet(mine)
+
+    async def test_whoever_comes_and_goes_at_any_moment_leaves_nothing_behind(
+        self, redis: Redis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A cancel that comes as redis-py's work is done can be swallowed by it: followers that had gone went on for
+        ever, listeners and pings with connections of their own."""
+        for _ in range(60):
+            made: list[AbstractConnection] = []
+            bus = RedisBus(RedisAddress.parse(redis.url), new_id("test"))
+            make = bus._pool.make_connection
+            bus._pool.make_connection = lambda make=make, made=made: made.append(make()) or made[-1]  # type: ignore[method-assign,misc]
+            crowd = [asyncio.create_task(_follow(bus, f"c{number % 2}")) for number in range(3)]
+            for each in crowd:
+                await bus.publish("c0", b"x")
+                await asyncio.sleep(random.choice([0, 0.0003, 0.001, 0.003]))
+                each.cancel()
+            _, late = await asyncio.wait(crowd, timeout=SECONDS)
+            assert not late
+            await bus.aclose()
+            assert not [connection for connection in made if connection.is_connected]
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert "arguments" not in caplog.text
+
+
+async def _follow(bus: Bus, channel: str) -> None:
+    async with bus.subscribe(channel) as messages:
+        async for _ in messages:
+            pass
 
 
 class TestAway:
