@@ -36,6 +36,7 @@ from serve import (
     port_of_command,
     print_once,
     serve_workers,
+    settle_memory,
     stop_with_parent,
 )
 from services import Services
@@ -78,9 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with stack:
             app.state.services = services
             port = getattr(app.state, "port", None) or port_of_command(sys.argv)
-            # What start-up made lives as long as the process: without this, each full collection walks it for 100 ms.
-            gc.collect()
-            gc.freeze()
+            settle_memory()
             print_once(banner(port, _model_line(services)), settings.data_dir)
             async with _drained_on_stop(services):
                 yield

@@ -1,6 +1,7 @@
 """What surrounds the application when it is served: the socket, the banner, the logs, the signals."""
 
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 QUERY = re.compile(r"\?\S+")
+YOUNG_OBJECTS = 50_000
+"""Made and not yet gone, at which they are searched for rings: 5 MB, 2 ms. At Python's 700 all that lives for a window of
+the log is walked before it goes, which took 2 to 3 µs a token."""
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -60,6 +64,13 @@ def port_of_command(arguments: list[str]) -> int:
             return int(value) if value.isdigit() else DEFAULT_PORT
     value = os.environ.get("UVICORN_PORT", "")
     return int(value) if value.isdigit() else DEFAULT_PORT
+
+
+def settle_memory() -> None:
+    """What start-up made lives as long as the process: without this, each full collection walks it for 100 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def banner(port: int, model: str) -> str:

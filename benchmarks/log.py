@@ -36,6 +36,7 @@ from models.opening import open_database
 from models.run import Run
 from providers.base import Chunk, FinishChunk, FinishReason, GenerationRequest, ModelInfo, Role, TextChunk, Turn
 from providers.catalog import Candidate
+from serve import settle_memory
 
 WORD = "token "
 WINDOW = 0.02
@@ -153,9 +154,7 @@ async def engine(*, stored: bool = True) -> AsyncIterator[tuple[Engine, Database
             await made.writer._journal.aclose()
             made.writer._journal = NoJournal()
         await made.start()
-        # As the server does behind its start.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         try:
             yield made, database
         finally:

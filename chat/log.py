@@ -11,6 +11,20 @@ from errors import BadUserInput, ChatError
 class RunLog:
     """The events of one run. Followers share the one list and hold a number each, so a slow one costs nothing."""
 
+    __slots__ = (
+        "_events",
+        "_finished",
+        "_reasonings",
+        "_shown",
+        "_texts",
+        "_waiters",
+        "followers",
+        "lost",
+        "on_left",
+        "on_lost",
+        "run_id",
+    )
+
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.followers = 0
@@ -77,10 +91,11 @@ class RunLog:
                 self.on_lost()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters = self._waiters
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        waiters.clear()
 
     def read(self, after: int | None = None) -> list[RunEvent]:
         """What there is behind `after`; from the start when it is None."""
@@ -98,6 +113,7 @@ class RunLog:
             raise self.lost
         check_after(after, len(kept) - 1)
         self.followers += 1
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 for event in merge(kept[position:]):
@@ -111,7 +127,16 @@ class RunLog:
                 elif self.lost is not None:
                     raise self.lost
                 else:
-                    await self._next()
+                    # Not in a coroutine of its own: this is met once for each event of each follower.
+                    waiter = loop.create_future()
+                    self._waiters.append(waiter)
+                    try:
+                        await waiter
+                    except asyncio.CancelledError:
+                        # One that left while nothing came would stay for as long as nothing comes.
+                        with suppress(ValueError):
+                            self._waiters.remove(waiter)
+                        raise
         finally:
             self.followers -= 1
             self.leave()
@@ -120,17 +145,6 @@ class RunLog:
         """Someone who followed, or was about to, is gone."""
         if self.followers == 0 and self.on_left is not None:
             self.on_left()
-
-    async def _next(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            # One that left while nothing came would stay for as long as nothing comes.
-            with suppress(ValueError):
-                self._waiters.remove(waiter)
-            raise
 
 
 def check_after(after: int | None, last_seq: int) -> None:

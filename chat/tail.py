@@ -29,11 +29,28 @@ class Writer(Protocol):
 class Tail:
     """`worker` is the name under which the run is written; the process may have lost it."""
 
+    __slots__ = (
+        "_begun",
+        "_doubted",
+        "_kind",
+        "_next",
+        "_pending",
+        "_segment_from",
+        "_texts",
+        "_unsegmented",
+        "_writer",
+        "log",
+        "worker",
+    )
+
     def __init__(self, log: RunLog, worker: str, writer: Writer) -> None:
         self.log = log
         self.worker = worker
         self._writer = writer
-        self._pending: list[tuple[Delta, list[str]] | Make] = []
+        self._pending: list[tuple[Delta, str] | Make] = []
+        self._kind: Delta | None = None
+        """Of the text that is being joined, behind what is pending."""
+        self._texts: list[str] = []
         self._next = log.next_seq
         self._segment_from = self._next
         self._unsegmented: list[Encoded] = []
@@ -44,22 +61,36 @@ class Tail:
         """Text: joined with what else of its kind comes within the window. The first of a run goes at once."""
         if not text:
             return
-        pending = self._pending
-        if pending and isinstance(last := pending[-1], tuple) and last[0] is kind:
-            last[1].append(text)
+        if kind is self._kind:
+            self._texts.append(text)
             return
-        pending.append((kind, [text]))
+        if self._kind is not None:
+            self._close_text()
+        self._kind = kind
+        self._texts.append(text)
         urgent, self._begun = not self._begun, True
         self._writer.mark(self, urgent=urgent)
 
+    def _close_text(self) -> None:
+        assert self._kind is not None
+        self._pending.append((self._kind, self._take_text()))
+
+    def _take_text(self) -> str:
+        texts, self._kind = self._texts, None
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        texts.clear()
+        return text
+
     def event(self, make: Make) -> None:
         """Any other event, built when its number is known."""
+        if self._kind is not None:
+            self._close_text()
         self._pending.append(make)
         self._writer.mark(self, urgent=False)
 
     @property
     def idle(self) -> bool:
-        return not self._pending
+        return self._kind is None and not self._pending
 
     @property
     def segmented(self) -> bool:
@@ -67,17 +98,21 @@ class Tail:
 
     def number(self) -> "Batch | None":
         """Give what is pending its numbers."""
-        pending = self._pending
+        pending, kind, run_id = self._pending, self._kind, self.log.run_id
+        first = seq = self._next
+        if kind is not None:
+            text = self._take_text()
+            if not pending:
+                self._next = seq + 1
+                return self, [kind(run_id, seq, text)], (run_id, seq, [(LETTERS[kind], text)])
+            pending.append((kind, text))
         if not pending:
             return None
-        run_id = self.log.run_id
-        first = seq = self._next
         events: list[RunEvent] = []
         encoded: list[Encoded] = []
         for item in pending:
             if isinstance(item, tuple):
-                kind, texts = item
-                text = texts[0] if len(texts) == 1 else "".join(texts)
+                kind, text = item
                 events.append(kind(run_id, seq, text))
                 encoded.append((LETTERS[kind], text))
             else:
@@ -90,6 +125,8 @@ class Tail:
         return self, events, (run_id, first, encoded)
 
     def drop_pending(self) -> None:
+        self._kind = None
+        self._texts.clear()
         self._pending.clear()
 
     async def acknowledged(self, after: int | None) -> None:

@@ -21,6 +21,8 @@ SEGMENT_SECONDS = 1.0
 JOURNAL_SECONDS = 5.0
 """Followers in other processes read the journal every 50 ms: a hundred times as often as rows go."""
 WIDEST_SECONDS = 0.25
+EVENT_SECONDS = 0.0001
+"""A process makes about 10,000 events a second; with more to say, it joins more into each (docs/decisions.md)."""
 PATIENCE_SECONDS = 8.0
 """A file that is locked for so long is not coming back soon: the runs of this process are given up."""
 
@@ -53,6 +55,7 @@ class LogWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._last_begin = self._took = 0.0
+        self._size = self._last_size = 0
         self._last_segments = 0.0
         self._rows: deque[tuple[float, int]] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +73,8 @@ class LogWriter:
 
     @property
     def window(self) -> float:
-        """Seconds between two commits at the moment: wider than asked when storing or publishing takes long."""
+        """Seconds between two commits at the moment: wider than asked when storing or publishing takes long, or when
+        there are many events in one."""
         return self._window
 
     def rename(self, worker: str) -> None:
@@ -149,14 +153,18 @@ class LogWriter:
             except Exception:
                 logger.exception("the log's writer failed")
             if self.commits > commits:
-                # Behind: half of the time at most is spent on storing, so that the rest of the process goes on. One
-                # slow window alone (a full collection, a checkpoint of the file) says nothing of the next.
-                took = time.monotonic() - self._last_begin
-                self._window = min(max(self._base, 2 * min(took, self._took)), WIDEST_SECONDS)
-                self._took = took
+                self._widen(time.monotonic() - self._last_begin)
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+
+    def _widen(self, took: float) -> None:
+        """Behind: half of the time at most is spent on storing, so that the rest of the process goes on. One window
+        alone says nothing of the next: it was slow by a checkpoint of the file, or small by a first text."""
+        behind = 2 * min(took, self._took)
+        crowded = EVENT_SECONDS * max(self._size, self._last_size)
+        self._window = min(max(self._base, behind, crowded), WIDEST_SECONDS)
+        self._took, self._last_size = took, self._size
 
     def _collect(self) -> list[Batch]:
         """The window's events. One that cannot be made costs its own run alone."""
@@ -194,6 +202,7 @@ class LogWriter:
         finally:
             self._busy = set()
         self.commits += 1
+        self._size = len(batches)
         self._rows.append((self._last_begin, row))
         for tail, events, (_, _, encoded) in batches:
             tail.stored(events, encoded)

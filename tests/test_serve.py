@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import signal
@@ -15,7 +16,7 @@ from websockets.sync.client import connect
 
 from errors import StartError
 from models.address import PostgresAddress
-from serve import WithoutQueries, banner, check_port, port_of_command, print_once
+from serve import YOUNG_OBJECTS, WithoutQueries, banner, check_port, port_of_command, print_once, settle_memory
 from tests.conftest import StartServer, register_on
 from tests.databases import look
 from tests.server import ROOT, Server, environment, free_port, unprivileged
@@ -242,3 +243,14 @@ class TestLog:
         record = logging.LogRecord("x", logging.INFO, "", 0, "%s %d", (text, 1), None)
         assert WithoutQueries().filter(record)
         assert record.getMessage() == f"{told} 1"
+
+
+def test_what_the_start_made_is_never_walked_again() -> None:
+    before = gc.get_threshold()
+    try:
+        settle_memory()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] == YOUNG_OBJECTS
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

@@ -323,6 +323,21 @@ class TestFailures:
             assert 0.05 < desk.writer.window <= chat.writer.WIDEST_SECONDS
             assert log.text == "xxxxx"
 
+    async def test_a_full_process_joins_more_into_an_event(self) -> None:
+        """Each event costs the same, whatever is in it: its number a second is what is bounded."""
+        async with Desk(0.005) as desk:
+            opened = [desk.open(f"run_{number}") for number in range(300)]
+            for letter in "ab":
+                for tail, _ in opened:
+                    tail.delta(RunTextDelta, letter)
+                await opened[-1][0].settled()
+            assert desk.writer.window >= 300 * chat.writer.EVENT_SECONDS
+            for letter in "cde":
+                opened[0][0].delta(RunTextDelta, letter)
+                await opened[0][0].settled()
+            assert desk.writer.window < 300 * chat.writer.EVENT_SECONDS
+            assert opened[0][1].text == "abcde"
+
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(["ok", "ok", "ok", "fail"]), max_size=30))
 def test_whatever_fails_what_was_seen_can_be_read_back(seed: int, fates: list[str]) -> None:
