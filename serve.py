@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 8000
 QUERY = re.compile(r"\?\S+")
 YOUNG_OBJECTS = 50_000
-"""Made and not yet gone, at which they are searched for rings: 5 MB, 2 ms. At Python's 700 all that lives for a window of
-the log is walked before it goes, which took 2 to 3 µs a token."""
+"""Made and not yet gone, at which they are searched for rings: 5 MB, 2 ms. At Python's 700 all that lives for a window
+of the log is walked before it goes, which took 2 to 3 µs a token."""
 Handler = Callable[[int, FrameType | None], None]
 
 

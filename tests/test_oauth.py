@@ -18,6 +18,7 @@ import pytest
 
 from auth.round_trip import challenge_of
 from models.address import Address
+from tests.auth.conftest import code_of
 from tests.chat.test_erasures import traces
 from tests.conftest import register_on
 from tests.databases import KINDS, everything, look, url_of
@@ -27,7 +28,7 @@ from tests.identity import CLIENT_ID, CLIENT_SECRET, GitHubFake, consent, github
 from tests.rest.talk import conversation, message
 from tests.server import Server, running
 from tests.test_second_factor import BEGIN as BEGIN_TOTP
-from tests.test_second_factor import CONFIRM, code_of
+from tests.test_second_factor import CONFIRM
 
 PAGE = "http://localhost:3000/welcome"
 LOGIN = """mutation ($input: OAuthLoginInput!) { oauthLogin(input: $input) {
