@@ -7,118 +7,68 @@ import preflight  # noqa: F401
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
 
-import app
-import cli_backup
-import cli_chat
-import cli_doctor
-import cli_models
-import cli_transfer
-import cli_users
 from errors import StartError
-from graph.changes import breaking_changes
-from graph.schema import print_schema
-from models.migrate import migrate
-from setting_groups import ROOT
-from settings import Settings, load_settings
 
 STOPPED, UNREAD = 130, 141
 """By Ctrl-C, and by a closed pipe: 128 and the signal, as shells have it."""
-SCHEMA_FILE = ROOT / "schema.graphql"
 
 
-def serve(_arguments: argparse.Namespace) -> int:
-    return app.main()
+class Command(NamedTuple):
+    """`module` and what in it takes the arguments, is imported when the command is chosen: all of them take two seconds
+    to import, most of them less than one. `arguments` adds what the command understands."""
+
+    module: str
+    function: str
+    text: str
+    arguments: str | None = None
+
+    def load(self, name: str) -> Any:
+        return getattr(import_module(self.module), name)
 
 
-def run_migrations(_arguments: argparse.Namespace) -> int:
-    settings = load_settings()
-    migrate(settings.database)
-    print(f"{settings.database} is at the newest migration")
-    return 0
-
-
-def schema(arguments: argparse.Namespace) -> int:
-    """Print the schema; with --check, say what differs from schema.graphql and which of it breaks clients."""
-    printed = print_schema()
-    if not arguments.check:
-        print(printed, end="")
-        return 0
-    stored = SCHEMA_FILE.read_text(encoding="utf-8")
-    if stored == printed:
-        print("schema.graphql is what the code says")
-        return 0
-    for change in breaking_changes(stored, printed):
-        print(f"BREAKING: {change}", file=sys.stderr)
-    print("schema.graphql differs from the code: run `make schema` and commit it", file=sys.stderr)
-    return 1
-
-
-def settings_table(_arguments: argparse.Namespace) -> int:
-    """Print every setting as a Markdown table: what docs/operations.md holds."""
-    print("| variable | default | meaning |")
-    print("| --- | --- | --- |")
-    for name, field in Settings.model_fields.items():
-        print(f"| `{name.upper()}` | {_shown(field.default)} | {field.description} |")
-    return 0
-
-
-def _shown(default: object) -> str:
-    if default is None:
-        return ""
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    if isinstance(default, tuple):
-        return f"`{','.join(default)}`" if default else ""
-    return "`data` beside app.py" if isinstance(default, Path) else f"`{default}`"
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "serve": (serve, "serve the API, as `python app.py` does"),
-    "chat": (cli_chat.run, "ask a model here in the terminal"),
-    "migrate": (run_migrations, "make the database, or bring it to the newest migration"),
-    "backup": (cli_backup.back_up, "copy the whole database into a file, while it is served"),
-    "restore": (cli_backup.restore, "put a backup in the place of the database"),
-    "export": (cli_transfer.export, "write a user's conversations into a file, as JSON"),
-    "import": (cli_transfer.import_, "give a user the conversations of such a file"),
-    "user": (cli_users.run, "make, promote, disable users, or set their passwords"),
-    "models": (cli_models.run, "list the embedded models, or fetch one"),
-    "schema": (schema, "print the GraphQL schema"),
-    "settings": (settings_table, "print every setting as a table"),
-    "doctor": (cli_doctor.doctor, "say what this machine would run with, and what is wrong with that"),
+COMMANDS = {
+    "serve": Command("cli_reference", "serve", "serve the API, as `python app.py` does"),
+    "chat": Command("cli_chat", "run", "ask a model here in the terminal", "add_arguments"),
+    "migrate": Command("cli_backup", "run_migrations", "make the database, or bring it to the newest migration"),
+    "backup": Command(
+        "cli_backup", "back_up", "copy the whole database into a file, while it is served", "add_arguments"
+    ),
+    "restore": Command("cli_backup", "restore", "put a backup in the place of the database", "add_arguments"),
+    "export": Command(
+        "cli_transfer", "export", "write a user's conversations into a file, as JSON", "add_export_arguments"
+    ),
+    "import": Command("cli_transfer", "import_", "give a user the conversations of such a file", "add_arguments"),
+    "user": Command("cli_users", "run", "make, promote, disable users, or set their passwords", "add_arguments"),
+    "models": Command("cli_models", "run", "list the embedded models, or fetch one", "add_arguments"),
+    "schema": Command("cli_reference", "schema", "print the GraphQL schema", "add_schema_arguments"),
+    "settings": Command("cli_reference", "settings_table", "print every setting as a table"),
+    "doctor": Command("cli_doctor", "doctor", "say what this machine would run with, and what is wrong with that"),
 }
 
 
-ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "backup": cli_backup.add_arguments,
-    "chat": cli_chat.add_arguments,
-    "restore": cli_backup.add_arguments,
-    "export": cli_transfer.add_export_arguments,
-    "import": cli_transfer.add_arguments,
-    "models": cli_models.add_arguments,
-    "user": cli_users.add_arguments,
-}
-
-
-def parser() -> argparse.ArgumentParser:
+def parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Knows the names of all commands, and what the chosen one understands."""
     root = argparse.ArgumentParser(prog="cli.py", description="AI Chat Studio")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name in ARGUMENTS:
-            ARGUMENTS[name](command)
-        if name == "schema":
-            command.add_argument("--check", action="store_true", help="compare with schema.graphql instead")
+    for name, command in COMMANDS.items():
+        made = commands.add_parser(name, help=command.text, description=command.text)
+        if name == chosen and command.arguments is not None:
+            command.load(command.arguments)(made)
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. 1 and one line when the settings cannot work."""
-    chosen = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = parser(given[0] if given else None).parse_args(given)
+    command = COMMANDS[chosen.command]
     try:
-        return COMMANDS[chosen.command][0](chosen)
+        code: int = command.load(command.function)(chosen)
+        return code
     except StartError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""`python cli.py backup FILE | restore FILE`: the whole database, while it is served, and back, while it is not."""
+"""`python cli.py backup FILE | restore FILE | migrate`: the whole database, while it is served, and back, while it is
+not; and its newest migration."""
 
 import sys
 import time
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from models import postgres_backup, sqlite_backup
 from models.address import PostgresAddress
 from models.backup import Content, Report
-from models.migrate import head
+from models.migrate import head, migrate
 from serve import stopped_by_sigterm
 from settings import load_settings
 
@@ -24,6 +25,13 @@ SAY_SECONDS = 10.0
 def add_arguments(command: ArgumentParser) -> None:
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--force", action="store_true", help="overwrite what is there")
+
+
+def run_migrations(_arguments: Namespace) -> int:
+    address = load_settings().database
+    migrate(address)
+    sys.stdout.write(f"{address} is at the newest migration\n")
+    return 0
 
 
 def back_up(arguments: Namespace) -> int:

@@ -80,6 +80,16 @@ def test_help_names_every_command() -> None:
         timeout=60,
     )
     assert done.returncode == 0
-    for name, (_, text) in cli.COMMANDS.items():
+    for name, command in cli.COMMANDS.items():
         assert name in done.stdout
-        assert text.split(",")[0] in " ".join(done.stdout.split())
+        assert command.text.split(",")[0] in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_what_the_table_names_is_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is imported only when the command is chosen."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: cli.py {name}" in capsys.readouterr().out
+    assert callable(cli.COMMANDS[name].load(cli.COMMANDS[name].function))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import cli
+import cli_reference
 from graph.changes import breaking_changes
 from tests.server import ROOT
 
@@ -21,7 +22,7 @@ def test_a_check_says_what_breaks_clients(
     committed = (ROOT / "schema.graphql").read_text(encoding="utf-8")
     stored = tmp_path / "schema.graphql"
     stored.write_text(committed.replace("type Query {", "type Query {\n  gone: Int\n", 1), encoding="utf-8")
-    monkeypatch.setattr(cli, "SCHEMA_FILE", stored)
+    monkeypatch.setattr(cli_reference, "SCHEMA_FILE", stored)
     assert cli.main(["schema", "--check"]) == 1
     told = capsys.readouterr().err
     assert "BREAKING: " in told

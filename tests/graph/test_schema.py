@@ -8,6 +8,7 @@ from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectT
 from graphql.type import is_nullable_type
 
 import cli
+import cli_reference
 from graph.events import RunEvent
 from graph.node_type import Node
 from graph.schema import core_schema, print_schema
@@ -18,7 +19,7 @@ def test_the_stored_schema_is_what_the_code_says() -> None:
 
     The test never writes the file: a snapshot that heals itself tests nothing.
     """
-    stored = cli.SCHEMA_FILE.read_text(encoding="utf-8")
+    stored = cli_reference.SCHEMA_FILE.read_text(encoding="utf-8")
     assert stored == print_schema(), "schema.graphql differs from the code: run `make schema` and commit it"
 
 
@@ -29,7 +30,7 @@ def test_drift_is_named_with_what_breaks_and_what_to_do(
     doctored = tmp_path / "schema.graphql"
     doctored.write_text(print_schema().replace("  me: User\n", "  me: User!\n  weather: String\n"), encoding="utf-8")
     before = doctored.read_bytes()
-    monkeypatch.setattr(cli, "SCHEMA_FILE", doctored)
+    monkeypatch.setattr(cli_reference, "SCHEMA_FILE", doctored)
 
     assert cli.main(["schema", "--check"]) == 1
 
@@ -45,7 +46,7 @@ def test_an_addition_is_drift_that_breaks_nobody(
 ) -> None:
     doctored = tmp_path / "schema.graphql"
     doctored.write_text(print_schema().replace("  stats: Stats!\n", ""), encoding="utf-8")
-    monkeypatch.setattr(cli, "SCHEMA_FILE", doctored)
+    monkeypatch.setattr(cli_reference, "SCHEMA_FILE", doctored)
     assert cli.main(["schema", "--check"]) == 1
     assert "BREAKING" not in capsys.readouterr().err
 
