@@ -54,8 +54,6 @@ def _run(arguments: Namespace, work: Work) -> int:
             line = asyncio.run(_with_user(settings, arguments.user, work))
     except TransferError as error:
         raise TransferError(f"{arguments.file}, {error}") from error
-    except FileExistsError as error:
-        raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"{arguments.file}: {error.strerror or error}") from error
     except Unavailable as error:
