@@ -68,7 +68,7 @@ MUTATIONS = (
         8,
     ),
     Operation(
-        "removeMember", mutation("removeMember", 'conversationId: "$conv", userId: "$member"', CONVERSATION), 5, 6
+        "removeMember", mutation("removeMember", 'conversationId: "$conv", userId: "$member"', CONVERSATION), 6, 7
     ),
     Operation("sendMessage", mutation("sendMessage", 'conversationId: "$conv", content: "hi"', SENT), 16, 17),
     Operation("editMessage", mutation("editMessage", 'messageId: "$question", content: "hi"', SENT), 21, 22),
