@@ -21,7 +21,7 @@ run: .venv/installed ## serve a real chat on http://localhost:8000
 
 test: .venv/installed-dev ## run every test
 	@$(MAKE) --no-print-directory web
-	$(PYTHON) -m pytest -m 'not soak and not alone' -n 2 --dist loadfile --no-loadscope-reorder $(TESTS) || [ $$? = 5 ]
+	$(PYTHON) -m pytest -m 'not soak and not alone' -n 3 --dist loadfile --no-loadscope-reorder $(TESTS) || [ $$? = 5 ]
 	$(PYTHON) -m pytest -m 'alone and not soak' $(TESTS) || [ $$? = 5 ]
 
 lint: .venv/installed-dev ## ruff, mypy (strict), import contracts, schema drift
