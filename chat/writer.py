@@ -21,8 +21,8 @@ SEGMENT_SECONDS = 1.0
 JOURNAL_SECONDS = 5.0
 """Followers in other processes read the journal every 50 ms: a hundred times as often as rows go."""
 WIDEST_SECONDS = 0.25
-EVENT_SECONDS = 0.0001
-"""A process makes about 10,000 events a second; with more to say, it joins more into each (docs/decisions.md)."""
+EVENT_SECONDS = 0.000125
+"""A process makes about 8,000 events a second; with more to say, it joins more into each (docs/decisions.md)."""
 PATIENCE_SECONDS = 8.0
 """A file that is locked for so long is not coming back soon: the runs of this process are given up."""
 
