@@ -76,6 +76,7 @@ class TestRedis:
             await crowd.check(started[1], "COMPLETED")
             assert "Traceback" not in started[0].log() + started[1].log()
 
+    @pytest.mark.soak
     async def test_that_stands_still_for_ten_seconds_costs_time_alone(
         self, tmp_path: Path, postgres_address: PostgresAddress, own_redis: OwnRedis
     ) -> None:

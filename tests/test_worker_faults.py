@@ -87,7 +87,8 @@ async def none_running(dsn: str) -> None:
 
 
 class TestKilled:
-    @pytest.mark.parametrize("_round", [0, *(pytest.param(number, marks=pytest.mark.soak) for number in range(1, 5))])
+    @pytest.mark.soak
+    @pytest.mark.parametrize("_round", range(5))
     async def test_in_turn_under_load_they_lose_nothing(self, tmp_path: Path, settings: Settings, _round: int) -> None:
         """Each of the three once, while all stream; their parent replaces them. What anybody saw is how the end
         begins; those whose answer another worker writes notice nothing but a new connection."""
