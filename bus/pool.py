@@ -19,19 +19,24 @@ ANSWER_SECONDS = 2.0
 LINE_SECONDS = 5.0
 
 
+def open_pool(address: RedisAddress, seconds: float) -> ConnectionPool:
+    """No connection is opened or listened to for longer, and nothing is tried again."""
+    return ConnectionPool.from_url(
+        address.url,
+        protocol=2,
+        socket_connect_timeout=seconds,
+        socket_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 class Line:
     """At most `abreast` ask Redis at a time, in turn. To stand in line says nothing about Redis: who does is told Away
     when those in front were."""
 
     def __init__(self, address: RedisAddress, abreast: int) -> None:
         # What is open is bounded by the turns: redis-py's own bound may lose count when a command is cancelled.
-        self.pool: ConnectionPool = ConnectionPool.from_url(
-            address.url,
-            protocol=2,
-            socket_connect_timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self.pool = open_pool(address, ANSWER_SECONDS)
         self._turns = asyncio.Semaphore(abreast)
         self._failures = 0
 

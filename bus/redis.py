@@ -13,15 +13,13 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from bus.address import RedisAddress
 from bus.base import BACKLOG
 from bus.memory import MemoryBus
+from bus.pool import open_pool
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +47,7 @@ class RedisBus:
         self._prefix = f"chat:{namespace}:"
         self._origin = secrets.token_hex(ORIGIN_CHARS // 2).encode()
         self._local = MemoryBus()
-        self._pool: ConnectionPool = ConnectionPool.from_url(
-            address.url,
-            protocol=2,
-            socket_connect_timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = open_pool(address, ANSWER_SECONDS)
         self._wanted: Counter[str] = Counter()
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._listening: AbstractConnection | None = None

@@ -241,19 +241,24 @@ async def test_small_chunks_trailers_and_a_few_requests_at_once_pass() -> None:
         writer.close()
 
 
+async def _taken_late(port: int, request: bytes, seconds: float) -> int:
+    """How many bytes a peer gets that reads nothing for so long, then all there is."""
+    loop, taken = asyncio.get_running_loop(), 0
+    with socket.socket() as peer:
+        peer.setblocking(False)
+        await loop.sock_connect(peer, ("127.0.0.1", port))
+        await loop.sock_sendall(peer, request)
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(ConnectionResetError):
+            while data := await loop.sock_recv(peer, 1 << 20):
+                taken += len(data)
+    return taken
+
+
 async def test_an_answer_that_nobody_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
     async with bounded() as port, asyncio.timeout(30):
-        loop = asyncio.get_running_loop()
-        with socket.socket() as peer:
-            peer.setblocking(False)
-            await loop.sock_connect(peer, ("127.0.0.1", port))
-            await loop.sock_sendall(peer, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.sleep(1.5)
-            taken = 0
-            with contextlib.suppress(ConnectionResetError):
-                while data := await loop.sock_recv(peer, 1 << 20):
-                    taken += len(data)
+        taken = await _taken_late(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", 1.5)
         assert taken < 64_000_000
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             assert len((await client.get("/large")).content) == 64_000_000, "whoever reads gets it all"
@@ -274,14 +279,5 @@ async def test_a_head_without_end_is_cut() -> None:
 async def test_a_peer_that_does_not_read_is_cut_off_behind_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "CLOSE_SECONDS", 0.3)
     async with bounded() as port, asyncio.timeout(30):
-        loop = asyncio.get_running_loop()
-        with socket.socket() as peer:
-            peer.setblocking(False)
-            await loop.sock_connect(peer, ("127.0.0.1", port))
-            await loop.sock_sendall(peer, f"{UPGRADE}{SOCKET}\r\n".encode())
-            await asyncio.sleep(2)
-            taken = 0
-            with contextlib.suppress(ConnectionResetError):
-                while data := await loop.sock_recv(peer, 1 << 20):
-                    taken += len(data)
+        taken = await _taken_late(port, f"{UPGRADE}{SOCKET}\r\n".encode(), 2)
         assert taken < 64_000_000, "the rest of its buffer was let go"
