@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.database import Database
-from models.sqlite_driver import PRAGMAS, connect
+from models.sqlite_driver import BEGIN_TO_WRITE, PRAGMAS, connect
 from models.sqlite_journal import BUSY_SECONDS, SqliteJournal
 from models.vitals import Vitals
 from models.write_lock import WriteLock
@@ -27,8 +27,7 @@ class SqliteDatabase(Database):
         self.path = path
         self.vitals = Vitals(path.with_name(f"{path.name}.workers"))
         self._reader = self._engine(path, READERS, "BEGIN")
-        # IMMEDIATE: a transaction that reads first and writes later would fail with "database is locked" unretried.
-        self._writer = self._engine(path, 1, "BEGIN IMMEDIATE")
+        self._writer = self._engine(path, 1, BEGIN_TO_WRITE)
         self._write_lock = WriteLock()
 
     @staticmethod
@@ -44,7 +43,6 @@ class SqliteDatabase(Database):
 
         @event.listens_for(engine.sync_engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None
             cursor = connection.cursor()
             for pragma in (*PRAGMAS, "foreign_keys=ON"):
                 cursor.execute(f"PRAGMA {pragma}")

@@ -1,17 +1,67 @@
-"""SQLite connections that a cancelled task does not leave half-way."""
+"""SQLite connections that wait for their turn to write fairly, and that a cancelled task does not leave half-way."""
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
 FETCHED_AT_ONCE = 64
+BEGIN_TO_WRITE = "BEGIN IMMEDIATE"
+"""A transaction that reads first and writes later would fail with "database is locked", unretried."""
+TURN_SECONDS = 0.001
+"""Between two tries for the write lock. SQLite's own waiting sleeps ever longer, up to 0.1 s, and whoever came later
+passes: with four processes that write all the time, 3 ms each, one of them waited up to 1.2 s (p99 430 ms), this way
+58 ms (p99 23), and a quarter more was written. A lease of 2 s is renewed through this lock."""
 PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON")
 """Of every connection that writes. What is deleted (stateless chats, rows of the journal) is overwritten: 90 µs for a
 window of 12 KB, 0.3 µs a token at full load. FAST is free and leaves whole pages, of which the journal is made."""
+
+
+class File(sqlite3.Connection):
+    """`busy_seconds`: how long a statement waits for another process, and a transaction for its turn to write."""
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        super().__init__(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        self._busy_seconds = busy_seconds
+
+    def begin_to_write(self) -> None:
+        """OperationalError: another process kept the lock for all of `busy_seconds`."""
+        give_up = time.monotonic() + self._busy_seconds
+        self.execute("PRAGMA busy_timeout = 0")
+        try:
+            while not self._has_begun(time.monotonic() >= give_up):
+                time.sleep(TURN_SECONDS)
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {round(self._busy_seconds * 1000)}")
+
+    def _has_begun(self, last: bool) -> bool:
+        try:
+            self.execute(BEGIN_TO_WRITE)
+        except sqlite3.OperationalError as error:
+            if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
+
+    def cursor(self, *_: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        return super().cursor(Cursor)
+
+
+class Cursor(sqlite3.Cursor):
+    """What SQLAlchemy executes: its event for the beginning of a transaction knows no other way to the connection."""
+
+    connection: File
+
+    def execute(self, sql: str, parameters: Any = (), /) -> "Cursor":
+        if sql == BEGIN_TO_WRITE:
+            self.connection.begin_to_write()
+            return self
+        return super().execute(sql, parameters)
 
 
 class Connection(aiosqlite.Connection):
@@ -42,10 +92,7 @@ class Connection(aiosqlite.Connection):
 def connect(path: Path, busy_seconds: float) -> Connection:
     """A connection to be awaited."""
 
-    def open_file() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=busy_seconds, check_same_thread=False)
-
-    connection = Connection(open_file, FETCHED_AT_ONCE)
+    connection = Connection(partial(File, path, busy_seconds), FETCHED_AT_ONCE)
     # As SQLAlchemy does where it makes the connection itself: a thread that is left must not keep the process.
     connection._thread.daemon = True
     return connection

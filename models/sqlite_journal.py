@@ -11,7 +11,7 @@ from typing import TypeVar
 from errors import Unavailable
 from models.journal import Piece, segment_row
 from models.journal_writer import Fenced, JournalWriter
-from models.sqlite_driver import PRAGMAS
+from models.sqlite_driver import PRAGMAS, File
 from models.write_lock import WriteLock
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class SqliteJournal(JournalWriter):
         # Shared with the database: two writers of one process would meet in SQLite's own waiting, which sleeps.
         self._lock = lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._connection: sqlite3.Connection | None = None
+        self._connection: File | None = None
         self._closed = False
 
     async def append(self, worker: str, body: bytes) -> int:
@@ -41,11 +41,9 @@ class SqliteJournal(JournalWriter):
             except sqlite3.Error as error:
                 raise Unavailable("The log cannot be written now; try again", retry_after=1) from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> File:
         if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            connection = File(self._path, BUSY_SECONDS)
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             self._connection = connection
@@ -53,7 +51,7 @@ class SqliteJournal(JournalWriter):
 
     def _append(self, worker: str, body: bytes) -> int:
         connection = self._open()
-        connection.execute("BEGIN IMMEDIATE")
+        connection.begin_to_write()
         try:
             self._check(connection, worker)
             cursor = connection.execute("INSERT INTO run_journal (worker, body) VALUES (?, ?)", (worker, body))
@@ -65,7 +63,7 @@ class SqliteJournal(JournalWriter):
 
     def _checkpoint(self, worker: str, rows: list[tuple[str, int, bytes]], up_to: int) -> None:
         connection = self._open()
-        connection.execute("BEGIN IMMEDIATE")
+        connection.begin_to_write()
         try:
             self._check(connection, worker)
             connection.executemany(

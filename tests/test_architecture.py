@@ -90,7 +90,6 @@ TESTED_ELSEWHERE = {
     "models/postgres_driver": "models/test_postgres",
     "models/postgres_journal": "log/test_conformance",
     "models/sqlite": "models/test_database",
-    "models/sqlite_driver": "models/test_database: a task cancelled at any moment",
     "models/sqlite_journal": "log/test_conformance",
     "models/member": "people/test_rights",
     "models/totp": "auth/test_factors",
