@@ -1,5 +1,6 @@
 """What every request passes before it is anyone's: the host it names, its size and its time, browsers' rules, gzip."""
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import FastAPI
@@ -7,6 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -27,6 +29,8 @@ HEADERS = {
 HSTS = "max-age=31536000"
 SLASH_REDIRECT = 307
 """The framework's own, from a path with a slash too many or too few; ours are 303."""
+HOST = re.compile(rb"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{0,5})?")
+"""A name or an address, and a port. What a URL may have besides is in no name that anybody looks up."""
 
 
 def surround(app: FastAPI, settings: Settings) -> None:
@@ -48,6 +52,7 @@ def surround(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(OwnOriginOnly)
     app.add_middleware(SafeHeaders)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.allowed_hosts), www_redirect=False)
+    app.add_middleware(OneHost)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     app.add_middleware(OneLineStart)
 
@@ -56,6 +61,23 @@ def _on_this_host(location: str) -> str:
     """Without the name that the request gave us: a cache would send others to it."""
     parts = urlsplit(location)
     return urlunsplit(("", "", f"/{parts.path.lstrip('/')}", parts.query, ""))
+
+
+class OneHost:
+    """400 for a request that does not say once, and well-formed, what host it is for (RFC 9112, 3.2): of two a proxy in
+    front may have taken the other. HTTP/1.0 needs none: load balancers ask so whether we are well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] in {"http", "websocket"}:
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            missing = not hosts and scope["http_version"] != "1.0"
+            if missing or len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):
+                app = PlainTextResponse("Invalid host header", 400)
+        await app(scope, receive, send)
 
 
 class SafeHeaders:
