@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypedDict
 
 import bounds
 import identity_providers
@@ -39,7 +38,7 @@ from models.migrate import migrate
 from models.opening import open_database
 from models.usage import Limits
 from providers.catalog import Catalog
-from services import Services
+from services import AuthServices, ChatServices, Services
 from settings import Settings
 from traffic import Operations, Presence
 
@@ -78,8 +77,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
             operations=operations,
             limits=bounds.web_limits(settings),
             settings=bounds.web_settings(settings),
-            **auth,
-            **chat,
+            **vars(auth),
+            **vars(chat),
         )
 
 
@@ -91,18 +90,7 @@ async def _open_storage(settings: Settings, stack: AsyncExitStack) -> tuple[Data
     return database, bus
 
 
-class AuthServices(TypedDict):
-    accounts: Accounts
-    api_keys: ApiKeys
-    credentials: Credentials
-    factors: Factors
-    oauth: OAuth
-    sessions: Sessions
-    visits: Visits
-
-
 def _open_auth(settings: Settings, stack: AsyncExitStack, database: Database, bus: Bus) -> AuthServices:
-    """Who is asking, and for how long they may."""
     secret = settings.signing_secret()
     sessions = Sessions(database, Tokens(secret, settings.access_token_expire_minutes), bounds.session_limits(settings))
     visits = Visits(database, bus, sessions)
@@ -131,24 +119,9 @@ async def _open_traffic(settings: Settings, stack: AsyncExitStack) -> tuple[Pres
     return presence, operations
 
 
-class ChatServices(TypedDict):
-    conversations: Conversations
-    members: Members
-    sendings: Sendings
-    searches: Searches
-    totals: Totals
-    happenings: Happenings
-    chats: Chats
-    engine: Engine
-    erasures: Erasures
-    typing: Typing
-    budget: Limits
-
-
 async def _open_chat(
     settings: Settings, stack: AsyncExitStack, database: Database, bus: Bus, catalog: Catalog, presence: Presence
 ) -> ChatServices:
-    """What the product does."""
     engine = Engine(database, bus, bounds.engine_limits(settings))
     stack.push_async_callback(engine.aclose)
     inputs, budget = bounds.input_limits(settings), Limits(settings.tokens_per_day, settings.nanos_per_day)

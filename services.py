@@ -55,9 +55,10 @@ class WebSettings:
     frontend: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    database: Database
+@dataclass(frozen=True, kw_only=True)
+class AuthServices:
+    """Who is asking, and for how long they may."""
+
     accounts: Accounts
     api_keys: ApiKeys
     credentials: Credentials
@@ -65,6 +66,12 @@ class Services:
     oauth: OAuth
     sessions: Sessions
     visits: Visits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatServices:
+    """What the product does."""
+
     conversations: Conversations
     members: Members
     sendings: Sendings
@@ -75,8 +82,13 @@ class Services:
     engine: Engine
     erasures: Erasures
     typing: Typing
-    catalog: Catalog
     budget: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services(AuthServices, ChatServices):
+    database: Database
+    catalog: Catalog
     presence: Presence
     operations: Operations
     limits: WebLimits
