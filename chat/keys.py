@@ -3,7 +3,7 @@
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.locks import hold
-from models.run import run_by_key
+from models.run import take_key
 
 
 class KeyTaken(Exception):
@@ -19,5 +19,5 @@ async def check_key(session: AsyncSession, user_id: str, key: str | None) -> Non
         return
     # First of all that the transaction takes: the other request's run is stored, or is not begun.
     await hold(session, f"key {user_id} {key}")
-    if await run_by_key(session, user_id, key) is not None:
+    if not await take_key(session, user_id, key):
         raise KeyTaken

@@ -137,17 +137,18 @@ def _bound(position: Position) -> tuple[Any, Any]:
 
 async def count_conversations(session: AsyncSession) -> int:
     """Of all users, for /health; without those that are being erased."""
-    gone = select(func.count()).select_from(Conversation).where(_erased()).scalar_subquery()
+    gone = select(func.count()).select_from(Conversation).where(erased()).scalar_subquery()
     return (await session.exec(select(func.count() - gone).select_from(Conversation))).one()
 
 
 async def kept_conversation(session: AsyncSession, conversation_id: str) -> Conversation | None:
     """Not scoped to a user. None: it is gone, or what is left of it is being erased."""
-    query = select(Conversation).where(Conversation.id == conversation_id, ~_erased())
+    query = select(Conversation).where(Conversation.id == conversation_id, ~erased())
     return (await session.exec(query)).first()
 
 
-def _erased() -> ColumnElement[bool]:
+def erased() -> ColumnElement[bool]:
+    """Of conversations: nobody has a part in it, and what is left of it is being deleted."""
     return col(Conversation.owner_id).in_(select(Erasure.user_id))
 
 

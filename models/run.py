@@ -5,13 +5,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, and_, delete, func, or_, update
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, and_, delete, exists, func, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models.columns import Millis, utc_now
-from models.conversation import Conversation
+from models.conversation import Conversation, erased
 from models.ids import new_id
 from models.member import readable_by
 
@@ -88,8 +88,24 @@ class Run(SQLModel, table=True):
 
 
 async def run_by_key(session: AsyncSession, user_id: str, idempotency_key: str) -> Run | None:
-    query = select(Run).where(Run.user_id == user_id, Run.idempotency_key == idempotency_key)
-    return (await session.exec(query)).first()
+    """None also for one of a conversation that is being erased: its key is free."""
+    run, free = await _keyed(session, user_id, idempotency_key)
+    return None if free else run
+
+
+async def take_key(session: AsyncSession, user_id: str, idempotency_key: str) -> bool:
+    """Whether a new run may have this key; if one that is being erased has it, that one loses it."""
+    run, free = await _keyed(session, user_id, idempotency_key)
+    if run is not None and free:
+        await release_key(session, run.id)
+    return free
+
+
+async def _keyed(session: AsyncSession, user_id: str, idempotency_key: str) -> tuple[Run | None, bool]:
+    """The run that has the key, and whether it is free all the same."""
+    gone = exists().where(col(Conversation.id) == col(Run.conversation_id), erased())
+    query = select(Run, gone).where(Run.user_id == user_id, Run.idempotency_key == idempotency_key)
+    return (await session.exec(query)).first() or (None, True)
 
 
 async def runs_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -> dict[str, Run]:

@@ -14,18 +14,19 @@ import pytest
 from auth.administration import Administration
 from auth.passwords import Passwords
 from chat import erasures as erasing
+from chat.chats import StatelessChat
 from chat.drafts import ConversationDraft, MessageDraft
 from chat.erasures import Erasures
 from chat.exporting import export_conversations
 from chat.search import Searches
 from chat.stats import server_totals, user_stats
-from errors import NotFound
+from errors import Conflict, NotFound
 from models import erasure, search
 from models.address import Address
 from models.change import ChangeKind
 from models.message import ids_below, messages_of
 from models.user import User
-from providers.base import Role
+from providers.base import Role, Turn
 from tests.chat.conftest import SECONDS
 from tests.chat.test_erasures import close, traces
 from tests.databases import look
@@ -58,6 +59,11 @@ async def until_empty(address: Address) -> None:
     async with asyncio.timeout(SECONDS):
         while any(counts(address).values()):
             await asyncio.sleep(0.05)
+
+
+async def answered(studio: Studio, user: str, key: str) -> str:
+    chat = StatelessChat([Turn(Role.USER, "hi")], "scripted:text=other", idempotency_key=key)
+    return (await studio.chats.answer(user, chat)).content
 
 
 async def big(studio: Studio, owner: str, *members: str, **more: Any) -> tuple[str, list[str], list[str]]:
@@ -133,6 +139,30 @@ async def test_it_is_gone_for_everyone_at_once(
     again, _ = await studio.conversations.create(owner, ConversationDraft(external_id="chosen"))
     assert again.id != conversation
     assert await server_totals(studio.database) == (2, 2)
+
+
+async def test_the_keys_of_all_its_answers_are_free_at_once(address: Address, studio: Studio) -> None:
+    """As those of a small one are; its owner's and its members'."""
+    owner, member = await studio.user(), await studio.user()
+    conversation, kept = await studio.conversation(owner, member), await studio.conversation(owner, member)
+    for number in range(3):
+        for user in (owner, member):
+            await studio.exchange(user, conversation, idempotency_key=f"key {number}")
+    with pytest.raises(Conflict):
+        await studio.send(member, kept, idempotency_key="key 0")
+    await studio.conversations.delete(owner, conversation)
+    left = "SELECT count(*) FROM run WHERE idempotency_key IS NOT NULL AND conversation_id = ?"
+    assert look(address, left, conversation)[0][0] == 4, "nobody erases what is left"
+    for user in (owner, member):
+        question, run = await studio.send(user, kept, idempotency_key="key 0")
+        assert question.conversation_id == kept
+        await studio.ended(run)
+    assert await answered(studio, member, "key 1") == "other"
+    # Two at once are one answer, as with any key.
+    both = await asyncio.gather(*(studio.send(owner, kept, idempotency_key="key 1") for _ in range(2)))
+    assert both[0][1].id == both[1][1].id
+    await studio.ended(both[0][1])
+    assert look(address, left, conversation)[0][0] == 0
 
 
 async def test_what_is_left_is_erased_to_the_end_also_when_a_process_stops_between(
