@@ -16,12 +16,11 @@ import httpx2
 import orjson
 
 from providers.base import Chunk, Patience, ReasoningChunk, TextChunk
-from providers.bodies import Response, body_of
+from providers.bodies import MAX_ERROR_BODY, Response, beginning_of, body_of
 from providers.failures import Garbled, Refused
 from providers.sse import NOT_AN_ANSWER, DataLines
 from watchdog import Watchdog
 
-MAX_ERROR_BODY = 1 << 16  # bytes
 ERROR_WAIT = 5.0  # seconds for the body of an error
 USAGE_WAIT = 5.0  # seconds after the finish: the answer is whole, its figures may still come
 DRAIN = 0.1  # seconds after the last word for the end of the body, without which the connection cannot be used again
@@ -129,12 +128,8 @@ async def _refuse(response: Response, reader: Reader) -> None:
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and media not in ("text/html", "application/json"):
         return
-    body = b""
     async with asyncio.timeout(ERROR_WAIT):
-        async for data in response.aiter_bytes():
-            body += data
-            if len(body) > MAX_ERROR_BODY:
-                break
+        body = await beginning_of(response, MAX_ERROR_BODY)
     refused = reader.refused(parsed(body), response.status_code)
     refused.retry_after = refused.retry_after or response.headers.get("retry-after")
     raise refused if response.status_code != 200 or refused.words else Garbled(NOT_AN_ANSWER)

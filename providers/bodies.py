@@ -14,6 +14,7 @@ import httpx2
 
 from providers.network import SocketStream
 
+MAX_ERROR_BODY = 1 << 16  # bytes
 MAX_IDLE = 1 << 20
 """Bytes of chunks' heads and of trailers without a byte of the body."""
 
@@ -39,6 +40,16 @@ class Body(Protocol):
     async def read(self) -> bytes | None:
         """What has come; None at the end. Raises the errors of the response's library."""
         ...
+
+
+async def beginning_of(response: Response, most: int) -> bytes:
+    """The whole body if it has no more than `most` bytes; else more than that of it, and the rest is not waited for."""
+    body = b""
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > most:
+            break
+    return body
 
 
 def body_of(response: Response) -> Body:

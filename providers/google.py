@@ -1,6 +1,6 @@
 """Gemini, over plain HTTP.
 
-Google's SDK offers no raw stream. Its objects cost 194 to 265 µs a chunk, which are 5 to 34 here, and it takes 90 ms
+Google's SDK offers no raw stream. Its objects cost 194 to 265 µs a chunk, which are 5 to 35 here, and it takes 90 ms
 of the processor to ask with 200 turns, which holds up every other answer. The tests ask the same server with it.
 """
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from providers.answers import MAX_ERROR_BODY, Reader, parsed, text_of
+from providers.answers import Reader, parsed, text_of
 from providers.base import (
     Chunk,
     FinishChunk,
@@ -15,6 +15,7 @@ from providers.base import (
     TextChunk,
     UsageChunk,
 )
+from providers.bodies import MAX_ERROR_BODY
 from providers.failures import Refused
 from providers.figures import told_usage, total
 from providers.sse import DataLines

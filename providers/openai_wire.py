@@ -22,6 +22,7 @@ from providers.base import (
 from providers.bodies import Response
 from providers.failures import Refused, provider_errors
 from providers.figures import told_usage
+from providers.sse import DONE
 
 MAX_WORDS = 4_000  # characters of an error that are looked at
 
@@ -74,7 +75,7 @@ class _Reader(Reader):
         self._usage: Usage | None = None
 
     def read(self, payload: bytes) -> list[Chunk]:
-        if payload == b"[DONE]":
+        if payload == DONE:
             self.done = True
             return []
         return super().read(payload)

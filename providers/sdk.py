@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import httpx2
 
+from providers.bodies import MAX_ERROR_BODY, beginning_of
 from providers.failures import Garbled
 from providers.network import Network
 from providers.sse import NOT_AN_ANSWER
 
-MAX_ERROR_BODY = 1 << 16  # bytes
 CONNECTIONS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
 """As many as there are runs, which are bounded elsewhere: httpx's own 100 would leave the next ones waiting."""
 
@@ -67,20 +67,14 @@ def _on_our_network(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTra
 
 async def read_bounded(response: httpx2.Response, limit: int) -> bytes:
     """The body. Raises Garbled if it is longer than `limit` bytes."""
-    body = b""
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) > limit:
-            raise Garbled(NOT_AN_ANSWER)
+    body = await beginning_of(response, limit)
+    if len(body) > limit:
+        raise Garbled(NOT_AN_ANSWER)
     return body
 
 
 async def _cut(response: httpx2.Response) -> httpx2.Response:
-    body = b""
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) > MAX_ERROR_BODY:
-            break
+    body = await beginning_of(response, MAX_ERROR_BODY)
     await response.aclose()
     headers = [item for item in response.headers.multi_items() if item[0].lower() not in _OF_THE_BODY]
     return httpx2.Response(
