@@ -57,10 +57,7 @@ class translated:  # noqa: N801
         return None
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
-        if (
-            isinstance(error, DBAPIError | PoolTimeout | UnicodeEncodeError)
-            and (failure := failure_of(error)) is not None
-        ):
+        if isinstance(error, TRANSLATED) and (failure := failure_of(error)) is not None:
             if self._refused is not None and isinstance(failure, Unavailable):
                 self._refused()
             raise failure from error

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from asyncpg.exceptions import InterfaceError, PostgresError
 from sqlalchemy import Connection, text
@@ -19,15 +19,13 @@ from models.backup import BackupError, Content, Kind, Report, check_kind, check_
 from models.dump import Dump, Rows, read_through
 from models.migrate import LOCK_KEY, PATIENCE_SECONDS, upgrade
 from models.new_file import new_file
-from models.postgres_driver import connect
+from models.postgres_driver import SERVER, connect
 from models.postgres_tools import connection_arguments, find, output_of, run
 
 STATEMENT_SECONDS = 86_400
 """Counting a large table, or filling it, takes its time; nobody waits for it but the operator."""
 LOCK_SECONDS = 10
 TROUBLE = (OSError, PostgresError, InterfaceError, DBAPIError, Unavailable)
-SERVER = "ai-chat-studio"
-"""The name under which our servers' sessions stand in pg_stat_activity."""
 
 USERS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = :name")
 TABLES = """SELECT quote_ident(relname), relname FROM pg_class
@@ -130,10 +128,15 @@ def read_back(file: Path, report: Report, wanted: Content | None = None) -> Cont
         BackupError: it is not whole.
     """
     content, total = Content("none", {}), None if wanted is None else wanted.total
-    with output_of([find("pg_restore"), "--file=-", "--no-owner", "--no-privileges", str(file)]) as stream:
+    with _printed(file) as stream:
         for content in read_through(stream):
             report("reading back rows", content.total, total)
     return content
+
+
+def _printed(file: Path) -> AbstractContextManager[IO[bytes]]:
+    """The dump as pg_restore prints it."""
+    return output_of([find("pg_restore"), "--file=-", "--no-owner", "--no-privileges", str(file)])
 
 
 def restore(address: PostgresAddress, file: Path, report: Report, *, force: bool) -> Content:
@@ -158,7 +161,7 @@ async def _restore(address: PostgresAddress, file: Path, content: Content, repor
     engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _session(address), poolclass=NullPool)
     async with engine.connect() as connection, _alone(connection, address, force) as driver:
         await driver.execute(EMPTY)
-        with output_of([find("pg_restore"), "--file=-", "--no-owner", "--no-privileges", str(file)]) as stream:
+        with _printed(file) as stream:
             await _play(driver, Dump(stream), content, report)
         # The dump has its own search path, which the migrations do not expect.
         await driver.execute("RESET ALL")

@@ -10,6 +10,8 @@ from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresErro
 from errors import Unavailable
 from models.address import PostgresAddress
 
+SERVER = "ai-chat-studio"
+"""The name under which our servers' sessions stand in pg_stat_activity."""
 PATIENCE_SECONDS = 2.0
 """A server that is being restarted, or has no place left, is asked again for so long."""
 NO_CONNECTION_LEFT = "53300"
@@ -23,7 +25,7 @@ STANDING_SECONDS = 5.0
 
 def _server_settings(seconds: float) -> dict[str, str]:
     return {
-        "application_name": "ai-chat-studio",
+        "application_name": SERVER,
         "timezone": "UTC",
         "synchronous_commit": "on",
         # Our statements are short: compiling one takes longer than running it.
