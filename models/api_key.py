@@ -2,18 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Column, delete, or_, update
 from sqlmodel import Field, SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.columns import Millis, utc_now
 from models.ids import new_id
 from models.locks import hold
 from models.user import User
 
-AT_ONCE = 500
 USE_NOTED_EVERY = timedelta(minutes=1)
 """A key that asks a thousand times a second must not write as often."""
 
@@ -57,10 +56,10 @@ async def api_keys_of(session: AsyncSession, user_id: str) -> Sequence[ApiKey]:
 
 async def standing_keys(session: AsyncSession, ids: Collection[str]) -> set[str]:
     """Those of `ids` that are there, of users who may sign in. For the server alone: not scoped to a user."""
-    listed, found = list(ids), set[str]()
-    for start in range(0, len(listed), AT_ONCE):
+    found = set[str]()
+    for batch in batched(ids):
         query = select(ApiKey.id).join(User, col(User.id) == col(ApiKey.user_id))
-        query = query.where(col(ApiKey.id).in_(listed[start : start + AT_ONCE]), col(User.disabled).is_(False))
+        query = query.where(col(ApiKey.id).in_(batch), col(User.disabled).is_(False))
         found.update(await session.exec(query))
     return found
 
@@ -76,5 +75,5 @@ async def note_use(session: AsyncSession, key_id: str, now: datetime) -> None:
 
 
 async def delete_api_key(session: AsyncSession, user_id: str, key_id: str) -> bool:
-    result: Any = await session.exec(delete(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.user_id) == user_id))
+    result = await session.exec(delete(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.user_id) == user_id))
     return bool(result.rowcount)

@@ -42,7 +42,7 @@ async def count_attempt(session: AsyncSession, key: str, most: int, window: time
                 return 0.0
         else:
             change = update(Attempt).where(col(Attempt.key) == key, col(Attempt.version) == found[1])
-            result: Any = await session.exec(change.values(version=found[1] + 1, **values))
+            result = await session.exec(change.values(version=found[1] + 1, **values))
             if result.rowcount:
                 return 0.0
     return 1.0

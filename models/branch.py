@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.message import Message, MessageStatus
 from models.search import AT_ONCE, index_messages
 
@@ -54,11 +55,11 @@ async def branch_rows(session: AsyncSession, conversation_id: str, *, active: bo
 async def add_branch_rows(session: AsyncSession, rows: Sequence[BranchRow]) -> None:
     """Store new messages, parents first."""
     connection = await session.connection()
-    for start in range(0, len(rows), PORTION):
-        values = [asdict(row) | {"status": MessageStatus.COMPLETE} for row in rows[start : start + PORTION]]
+    for batch in batched(rows, PORTION):
+        values = [asdict(row) | {"status": MessageStatus.COMPLETE} for row in batch]
         await connection.execute(insert(Message), values)
-    for start in range(0, len(rows), AT_ONCE):
-        await index_messages(session, [(row.id, row.content) for row in rows[start : start + AT_ONCE]])
+    for batch in batched(rows, AT_ONCE):
+        await index_messages(session, [(row.id, row.content) for row in batch])
         await asyncio.sleep(0)
 
 
@@ -69,9 +70,8 @@ async def move_branch_rows(session: AsyncSession, rows: Sequence[BranchRow]) -> 
     moved = where.values(
         parent_id=bindparam("parent"), depth=bindparam("place"), active=True, created_at=bindparam("moment")
     )
-    for start in range(0, len(rows), PORTION):
+    for batch in batched(rows, PORTION):
         values = [
-            {"row": row.id, "parent": row.parent_id, "place": row.depth, "moment": row.created_at}
-            for row in rows[start : start + PORTION]
+            {"row": row.id, "parent": row.parent_id, "place": row.depth, "moment": row.created_at} for row in batch
         ]
         await connection.execute(moved, values)

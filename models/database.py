@@ -83,7 +83,7 @@ class Database(ABC):
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Around one of very many transactions: others have as long for theirs. Where there is one writer, other
-        processes ask again and again, up to 0.1 s apart, and would seldom meet the moment between two."""
+        processes ask again and again, and would seldom meet the moment between two."""
         begun = time.monotonic()
         yield
         if self.one_writer:

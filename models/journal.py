@@ -1,7 +1,7 @@
 """The stored run log. Two shapes, because an index on every event costs more than all the rest (docs/decisions.md):
 
-- the journal: one row for each commit window of a worker, with the events of all its runs. Written 50 times a second,
-  never searched, kept for seconds.
+- the journal: one row for each commit window of a worker, with the events of all its runs. Written up to 50 times a
+  second, never searched, kept for seconds.
 - segments: about once a second, what one run gained. Read when a run is followed from the database.
 """
 
@@ -14,6 +14,7 @@ from sqlalchemy import Column, LargeBinary, delete, func, insert
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.columns import Serial
 from models.frontier import Frontier
 from models.run import ACTIVE, Run
@@ -137,8 +138,8 @@ def _extend(found: dict[str, list[Encoded]], entry: Entry) -> None:
 
 
 async def delete_segments(session: AsyncSession, run_ids: Sequence[str]) -> None:
-    for start in range(0, len(run_ids), 500):
-        await session.exec(delete(Segment).where(col(Segment.run_id).in_(run_ids[start : start + 500])))
+    for batch in batched(run_ids):
+        await session.exec(delete(Segment).where(col(Segment.run_id).in_(batch)))
 
 
 async def unread_segments(session: AsyncSession, before: datetime) -> Sequence[str]:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.columns import Millis, utc_now
 from models.conversation import Conversation
 from models.ids import new_id
@@ -140,8 +141,8 @@ async def deactivate_below(session: AsyncSession, conversation_id: str, depth: i
 
 
 async def activate(session: AsyncSession, ids: Sequence[str]) -> None:
-    for start in range(0, len(ids), 500):
-        await session.exec(update(Message).where(col(Message.id).in_(ids[start : start + 500])).values(active=True))
+    for batch in batched(ids):
+        await session.exec(update(Message).where(col(Message.id).in_(batch)).values(active=True))
 
 
 async def message_in(session: AsyncSession, conversation_id: str, message_id: str) -> Message | None:
@@ -176,18 +177,15 @@ async def siblings_of(
 
 async def delete_messages(session: AsyncSession, conversation_id: str, ids: Sequence[str]) -> None:
     """Delete these messages of the conversation."""
-    for start in range(0, len(ids), 500):
-        await session.exec(
-            delete(Message).where(
-                col(Message.conversation_id) == conversation_id, col(Message.id).in_(ids[start : start + 500])
-            )
-        )
+    for batch in batched(ids):
+        mine = col(Message.conversation_id) == conversation_id, col(Message.id).in_(batch)
+        await session.exec(delete(Message).where(*mine))
 
 
 async def move_messages(session: AsyncSession, ids: Sequence[str], conversation_id: str) -> None:
     """Let these stand in another conversation, each alone: nothing leads from one to the other."""
-    for start in range(0, len(ids), 500):
-        moved = update(Message).where(col(Message.id).in_(ids[start : start + 500]))
+    for batch in batched(ids):
+        moved = update(Message).where(col(Message.id).in_(batch))
         moved = moved.values(conversation_id=conversation_id, parent_id=None, active=False)
         await session.exec(moved.execution_options(synchronize_session=False))
 

@@ -1,7 +1,6 @@
 """How many answers each user has begun lately: a row, changed in the transaction that begins one."""
 
 import math
-from typing import Any
 
 from sqlalchemy import BigInteger, Column, ColumnElement, and_, case, literal_column, true
 from sqlmodel import Field, SQLModel, col, select
@@ -44,9 +43,7 @@ async def count_begun(session: AsyncSession, user_id: str, most: int | None) -> 
     if most is not None:
         fits = (begun + 1) * minute + before * (minute - now % minute) <= most * MINUTE
     changed = {"begun_at": now, "begun": begun + 1, "before": before}
-    result: Any = await session.exec(
-        statement.on_conflict_do_update(index_elements=["user_id"], set_=changed, where=fits)
-    )
+    result = await session.exec(statement.on_conflict_do_update(index_elements=["user_id"], set_=changed, where=fits))
     return 0 if most is None or result.rowcount else await _seconds_to_wait(session, user_id, most)
 
 

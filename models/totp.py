@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Column, delete, insert, or_, update
 from sqlmodel import Field, SQLModel, col, select
@@ -57,7 +56,7 @@ async def confirm_totp(session: AsyncSession, user_id: str, secret: str, step: i
     change = update(Totp).where(
         col(Totp.user_id) == user_id, col(Totp.secret) == secret, col(Totp.confirmed_at).is_(None)
     )
-    result: Any = await session.exec(change.values(confirmed_at=utc_now(), last_step=step))
+    result = await session.exec(change.values(confirmed_at=utc_now(), last_step=step))
     if not result.rowcount:
         return False
     rows = [{"user_id": user_id, "digest": digest} for digest in digests]
@@ -74,13 +73,13 @@ async def use_step(session: AsyncSession, user_id: str, secret: str, step: int) 
         col(Totp.confirmed_at).is_not(None),
         or_(col(Totp.last_step).is_(None), col(Totp.last_step) < step),
     )
-    result: Any = await session.exec(change.values(last_step=step))
+    result = await session.exec(change.values(last_step=step))
     return bool(result.rowcount)
 
 
 async def use_recovery_code(session: AsyncSession, user_id: str, digest: str) -> bool:
     """Use up the code, as in `use_step`."""
-    result: Any = await session.exec(
+    result = await session.exec(
         delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id, col(RecoveryCode.digest) == digest)
     )
     return bool(result.rowcount)

@@ -1,7 +1,6 @@
 """A user's conversations on their way out, with everything that hangs on their messages, and in."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import sqlalchemy
@@ -9,6 +8,7 @@ from sqlalchemy import func, insert, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.conversation import Conversation
 from models.message import Message
 from models.run import Run
@@ -66,9 +66,8 @@ async def whole_tree(session: AsyncSession, conversation_id: str) -> AsyncGenera
 async def taken_ids(session: AsyncSession, table: type[Message | Run | Conversation], ids: Iterable[str]) -> set[str]:
     """Those of `ids` that are somebody's already, whoever's."""
     found: set[str] = set()
-    waiting = iter(ids)
-    while portion := list(islice(waiting, PORTION)):
-        found.update(await session.exec(select(table.id).where(col(table.id).in_(portion))))
+    for batch in batched(ids):
+        found.update(await session.exec(select(table.id).where(col(table.id).in_(batch))))
     return found
 
 
@@ -77,11 +76,10 @@ async def add_tree(session: AsyncSession, messages: Sequence[Row], runs: Sequenc
     this user, or from when the conversation is the user's."""
     connection = await session.connection()
     for table, rows in ((Message, messages), (Run, runs)):
-        for start in range(0, len(rows), PORTION):
-            await connection.execute(insert(table), rows[start : start + PORTION])
-    for start in range(0, len(messages), AT_ONCE):
-        part = [(row["id"], row["content"]) for row in messages[start : start + AT_ONCE]]
-        await index_messages(session, part, owner_id)
+        for batch in batched(rows, PORTION):
+            await connection.execute(insert(table), batch)
+    for batch in batched(messages, AT_ONCE):
+        await index_messages(session, [(row["id"], row["content"]) for row in batch], owner_id)
 
 
 async def hand_over(session: AsyncSession, conversation: Conversation, owner_id: str) -> None:

@@ -4,17 +4,15 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Index, and_, delete, update
+from sqlalchemy import Column, CursorResult, Index, and_, delete, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.batches import batched
 from models.columns import Millis, utc_now
 from models.ids import new_id
 from models.locks import taken
 from models.user import User
-
-AT_ONCE = 500
-"""Ids in one statement: SQLite takes 32,766 parameters, and no statement should be a long one."""
 
 
 class UserSession(SQLModel, table=True):
@@ -101,21 +99,20 @@ async def end_expired_sessions(session: AsyncSession, now: datetime, limit: int)
 
 async def touch_sessions(session: AsyncSession, ids: Collection[str], now: datetime, before: datetime) -> None:
     """They were used now; those that another process has seen since `before` are left alone."""
-    listed = list(ids)
-    for start in range(0, len(listed), AT_ONCE):
-        mine = col(UserSession.id).in_(listed[start : start + AT_ONCE]), col(UserSession.last_seen_at) < before
+    for batch in batched(ids):
+        mine = col(UserSession.id).in_(batch), col(UserSession.last_seen_at) < before
         await session.exec(update(UserSession).where(*mine).values(last_seen_at=now))
 
 
 async def standing_sessions(session: AsyncSession, ids: Collection[str]) -> set[str]:
     """Those of `ids` that are there, of users who may sign in. For the server alone: not scoped to a user."""
-    listed, found = list(ids), set[str]()
-    for start in range(0, len(listed), AT_ONCE):
+    found = set[str]()
+    for batch in batched(ids):
         query = select(UserSession.id).join(User, col(User.id) == col(UserSession.user_id))
-        query = query.where(col(UserSession.id).in_(listed[start : start + AT_ONCE]), col(User.disabled).is_(False))
+        query = query.where(col(UserSession.id).in_(batch), col(User.disabled).is_(False))
         found.update(await session.exec(query))
     return found
 
 
-def _count(result: Any) -> int:
-    return int(result.rowcount)
+def _count(result: CursorResult[Any]) -> int:
+    return result.rowcount

@@ -56,7 +56,7 @@ async def renew_lease(session: AsyncSession, worker: str, lease: float, sockets:
     values: dict[str, Any] = {"lease_until": database_now() + round(lease * 1000)}
     if sockets is not None:
         values["sockets"] = sockets
-    result: Any = await session.exec(update(Worker).where(col(Worker.id) == worker).values(values))
+    result = await session.exec(update(Worker).where(col(Worker.id) == worker).values(values))
     return bool(result.rowcount)
 
 
@@ -81,7 +81,7 @@ async def anyone_missing(session: AsyncSession) -> tuple[bool, int]:
 
 async def fence_the_dead(session: AsyncSession) -> int:
     """Delete the workers whose lease has passed; how many they were."""
-    result: Any = await session.exec(delete(Worker).where(col(Worker.lease_until) < database_now()))
+    result = await session.exec(delete(Worker).where(col(Worker.lease_until) < database_now()))
     return int(result.rowcount)
 
 
