@@ -31,6 +31,19 @@ QUERY = re.compile(r"\?\S+")
 YOUNG_OBJECTS = 50_000
 """Made and not yet gone, at which they are searched for rings: 5 MB, 2 ms. At Python's 700 all that lives for a window
 of the log is walked before it goes, which took 2 to 3 µs a token."""
+OUR_LOGGERS = (
+    "graph",
+    "rest",
+    "chat",
+    "auth",
+    "providers",
+    "bus",
+    "models",
+    "app",
+    "serve",
+    "sharing",
+    "model_providers",
+)
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -173,7 +186,7 @@ def configure_logging(level: str) -> None:
         handler.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s", use_colors=sys.stderr.isatty()))
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for name in ("graph", "rest", "chat", "auth", "providers", "bus", "models", "app", "serve"):
+    for name in OUR_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # It warns of every retry without saying of what; chat.attempts does.

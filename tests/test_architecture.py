@@ -11,6 +11,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 import errors
+from serve import OUR_LOGGERS
 from settings import Settings
 from tests.server import ROOT
 
@@ -250,6 +251,16 @@ def test_only_the_command_line_prints() -> None:
                 path, (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print")
             )
     assert found == []
+
+
+def test_every_logger_follows_the_level() -> None:
+    """One that does not warns where only errors were wanted, and is silent where everything was."""
+    found = {
+        name_of(path).removesuffix(".py").split("/")[0]
+        for path in sources()
+        if "logging.getLogger(__name__)" in path.read_text(encoding="utf-8")
+    }
+    assert found - set(OUR_LOGGERS) == set()
 
 
 def texts() -> Iterator[tuple[str, str]]:
