@@ -5,15 +5,18 @@ import gc
 import logging
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from weakref import WeakKeyDictionary
 
 from filelock import FileLock
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,10 +24,12 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.logging import DefaultFormatter
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from errors import StartError
 
 logger = logging.getLogger(__name__)
+supervision = logging.getLogger("uvicorn.error")
 
 DEFAULT_PORT = 8000
 QUERY = re.compile(r"\?\S+")
@@ -140,10 +145,48 @@ def stop_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+class Workers(Multiprocess):
+    """uvicorn's, but for its waiting: it asks one worker after the other, and one that was killed before it answered
+    (at its start), or stood still, kept it for the whole of `timeout_worker_healthcheck`. Meanwhile nobody who died
+    was replaced, and no signal was heard."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._asked: WeakKeyDictionary[Process, float] = WeakKeyDictionary()
+
+    def keep_subprocess_alive(self) -> None:
+        for index, worker in enumerate(self.processes):
+            if worker.process.is_alive() and not self.hangs(worker):
+                continue
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                supervision.error("Child process [%s] failed to start, stopping the parent process.", worker.pid)
+                self.should_exit.set()
+                return
+            supervision.info("Child process [%s] died", worker.pid)
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
+
+    def hangs(self, worker: Process) -> bool:
+        """Whether it has left a question unanswered for too long. Asks the next one; does not wait."""
+        try:
+            if worker not in self._asked:
+                worker.parent_conn.send(b"ping")
+                self._asked[worker] = time.monotonic()
+            elif worker.parent_conn.poll():
+                worker.parent_conn.recv()
+                del self._asked[worker]
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return True
+        asked = self._asked.get(worker)
+        return asked is not None and time.monotonic() - asked > self.config.timeout_worker_healthcheck
+
+
 def serve_workers(config: Config) -> int:
     """Serve by `config.workers` processes on one socket, until told to stop; those that die are replaced. The exit
     code: 1 when they could not start."""
-    supervisor = Multiprocess(config, [config.bind_socket()])
+    supervisor = Workers(config, [config.bind_socket()])
     supervisor.run()
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 

@@ -12,11 +12,22 @@ from pathlib import Path
 
 import httpx
 import pytest
+from uvicorn import Config
+from uvicorn.supervisors.multiprocess import SIGNALS, Process
 from websockets.sync.client import connect
 
 from errors import StartError
 from models.address import PostgresAddress
-from serve import YOUNG_OBJECTS, WithoutQueries, banner, check_port, port_of_command, print_once, settle_memory
+from serve import (
+    YOUNG_OBJECTS,
+    WithoutQueries,
+    Workers,
+    banner,
+    check_port,
+    port_of_command,
+    print_once,
+    settle_memory,
+)
 from tests.conftest import StartServer, register_on
 from tests.databases import look
 from tests.server import ROOT, Server, environment, free_port, unprivileged
@@ -254,3 +265,36 @@ def test_what_the_start_made_is_never_walked_again() -> None:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+class TestWorkers:
+    """What looks after them asks, and waits for nobody: held up by one, it hears no signal and replaces none."""
+
+    @pytest.fixture
+    def workers(self) -> Iterator[Workers]:
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        yield Workers(Config("app:own", factory=True, workers=1, timeout_worker_healthcheck=20), [])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def test_one_that_does_not_answer_hangs_when_its_time_is_over(self, workers: Workers) -> None:
+        worker = Process(workers.config, [])
+        begun = time.monotonic()
+        assert [workers.hangs(worker) for _ in range(3)] == [False] * 3
+        assert time.monotonic() - begun < 5
+        workers.config.timeout_worker_healthcheck = 0
+        assert workers.hangs(worker)
+
+    def test_one_that_answers_is_asked_again(self, workers: Workers) -> None:
+        worker = Process(workers.config, [])
+        for _ in range(2):
+            assert not workers.hangs(worker)
+            assert worker.child_conn.poll()
+            worker.pong()
+            assert not workers.hangs(worker)
+        assert not worker.child_conn.poll()
+
+    def test_one_whose_pipe_is_closed_hangs(self, workers: Workers) -> None:
+        worker = Process(workers.config, [])
+        worker.parent_conn.close()
+        assert workers.hangs(worker)
