@@ -91,7 +91,7 @@ def _parameters(config: ChildConfig) -> xllamacpp.CommonParams:
     parameters.port = 0
     parameters.api_keys = [config.secret]
     parameters.ui = False
-    parameters.endpoint_slots = True
+    parameters.endpoint_slots = True  # for the tests: whether a slot is free again
     parameters.verbosity = 1  # errors only: no text of a user reaches the log
     parameters.n_parallel = config.slots
     parameters.n_ctx = config.slots * config.context  # each slot has its own: one long chat cannot starve another

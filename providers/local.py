@@ -8,7 +8,7 @@ import httpx
 
 from errors import ModelUnavailable, ProviderError
 from providers.base import Chunk, GenerationRequest, ModelInfo, Patience
-from providers.loopback import busy_slots, loopback_client
+from providers.loopback import loopback_client
 from providers.openai_body import completion_body
 from providers.openai_wire import stream_completion
 from providers.prices import FREE
@@ -86,13 +86,6 @@ class LocalProvider:
             {"Authorization": f"Bearer {endpoint.secret}"},
             self._patience,
         )
-
-    async def busy_slots(self) -> int:
-        """How many answers the child decodes now. Raises ModelUnavailable, httpx.HTTPError."""
-        endpoint = self._model.status.endpoint
-        if endpoint is None:
-            raise ModelUnavailable(self._model.status.reason)
-        return await busy_slots(self._client, endpoint.base_url, endpoint.secret)
 
     async def aclose(self) -> None:
         await self._client.aclose()

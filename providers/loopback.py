@@ -3,7 +3,6 @@
 import ssl
 
 import httpx
-import orjson
 
 HEALTH_TIMEOUT = 5.0  # seconds
 
@@ -23,9 +22,3 @@ async def healthy(client: httpx.AsyncClient, base_url: str) -> bool:
     except httpx.HTTPError:
         return False
     return response.status_code == 200
-
-
-async def busy_slots(client: httpx.AsyncClient, base_url: str, secret: str) -> int:
-    """How many answers are being decoded. Waits for the current decoding step. Raises httpx.HTTPError."""
-    response = await client.get(f"{base_url}/slots", headers={"Authorization": f"Bearer {secret}"}, timeout=30)
-    return sum(slot["is_processing"] for slot in orjson.loads(response.raise_for_status().content))

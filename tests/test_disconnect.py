@@ -16,9 +16,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from providers.loopback import busy_slots
-from providers.rendezvous import Rendezvous
 from tests.conftest import Account, register_on
+from tests.providers.slots import busy_slots
 from tests.server import Server
 
 IDLE_SECONDS = 3
@@ -29,18 +28,11 @@ MUTATION = f"mutation {{ chat(input: {{{CHAT}}}) {{ content }} }}"
 SUBSCRIPTION = f"subscription {{ chat(input: {{{CHAT}}}) {{ seq }} }}"
 
 
-async def busy(server: Server) -> int:
-    found = Rendezvous(server.data_dir / "embedded").discover()
-    assert found is not None, "the model is not running"
-    async with httpx.AsyncClient(trust_env=False) as client:
-        return await busy_slots(client, found.base_url, found.secret)
-
-
 async def until_slots(server: Server, wanted: int, seconds: float) -> float:
     """Seconds until so many slots are busy."""
     begun = time.monotonic()
-    while await busy(server) != wanted:
-        assert time.monotonic() - begun < seconds, f"{await busy(server)} slots are busy, not {wanted}"
+    while await busy_slots(server.data_dir) != wanted:
+        assert time.monotonic() - begun < seconds, f"{await busy_slots(server.data_dir)} slots are busy, not {wanted}"
         await asyncio.sleep(0.05)
     return time.monotonic() - begun
 

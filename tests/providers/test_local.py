@@ -14,6 +14,7 @@ from providers.local import LocalProvider
 from providers.rendezvous import Rendezvous
 from providers.supervisor import EmbeddedModel
 from providers.weights import EmbeddedWeights
+from tests.providers.slots import busy_slots
 
 MEMORY = 600 << 20  # bytes; measured 520 MB with 4 slots of 4,096 tokens
 IDLE = 3.0  # seconds in which a slot must be free after its client has left
@@ -27,9 +28,9 @@ async def answer(provider: LocalProvider, text: str) -> str:
     return "".join([chunk.text async for chunk in provider.stream(ask(text)) if isinstance(chunk, TextChunk)])
 
 
-async def seconds_until_idle(provider: LocalProvider) -> float:
+async def seconds_until_idle(living_dir: Path) -> float:
     start = time.monotonic()
-    while await provider.busy_slots() and time.monotonic() - start < 30:
+    while await busy_slots(living_dir) and time.monotonic() - start < 30:
         await asyncio.sleep(0.02)
     return time.monotonic() - start
 
@@ -67,25 +68,25 @@ async def test_more_requests_than_slots_are_all_answered(provider: LocalProvider
     assert all(answers)
 
 
-async def test_closing_a_stream_frees_its_slot(provider: LocalProvider) -> None:
+async def test_closing_a_stream_frees_its_slot(provider: LocalProvider, living_dir: Path) -> None:
     async with aclosing(provider.stream(ask("Write a long story.", 2000))) as chunks:
         for _ in range(3):
             await anext(chunks)
-        assert await provider.busy_slots() == 1
-    assert await seconds_until_idle(provider) < IDLE
+        assert await busy_slots(living_dir) == 1
+    assert await seconds_until_idle(living_dir) < IDLE
 
 
-async def test_leaving_while_a_long_prompt_is_read_frees_its_slot(provider: LocalProvider) -> None:
+async def test_leaving_while_a_long_prompt_is_read_frees_its_slot(provider: LocalProvider, living_dir: Path) -> None:
     """Why: a prompt of 3,500 tokens is read for 40 s, and the server only notices a closed connection when it
     writes to it. Without progress messages to write, it read on to the end."""
     stream = provider.stream(ask("The quick brown fox jumps over the lazy dog. " * 320))
     reading = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(4)
-    assert await provider.busy_slots() == 1
+    assert await busy_slots(living_dir) == 1
     assert not reading.done()
     reading.cancel()
     await asyncio.wait([reading])
-    assert await seconds_until_idle(provider) < IDLE
+    assert await seconds_until_idle(living_dir) < IDLE
 
 
 async def test_a_conversation_beyond_the_context_is_refused(provider: LocalProvider) -> None:
