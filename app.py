@@ -25,7 +25,7 @@ import graph.routes
 import rest.routes
 from assembly import build_services, prepare
 from errors import StartError, Unavailable
-from models.migrate import reason_of
+from models.migrate import unusable
 from protocols import BoundedHttp, BoundedSocket
 from serve import (
     banner,
@@ -73,8 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.start_error = error
             raise
         except Unavailable as error:
-            reason = f"cannot use {settings.database} as the database ({reason_of(error)})"
-            app.state.start_error = StartError(f"DATABASE_URL: {reason}")
+            app.state.start_error = unusable(settings.database, error)
             raise
         async with stack:
             app.state.services = services

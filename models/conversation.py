@@ -93,9 +93,9 @@ class Span:
     def of(self, query: Query) -> Query:
         place = tuple_(col(Conversation.updated_at), col(Conversation.id))
         if self.older_than is not None:
-            query = query.where(place < tuple_(*_bound(self.older_than)))
+            query = query.where(place < tuple_(*bound(self.older_than)))
         if self.newer_than is not None:
-            query = query.where(place > tuple_(*_bound(self.newer_than)))
+            query = query.where(place > tuple_(*bound(self.newer_than)))
         if self.from_oldest:
             query = query.order_by(col(Conversation.updated_at), col(Conversation.id))
         else:
@@ -130,8 +130,8 @@ async def list_conversations(
     return (await session.exec((span or Span()).of(query))).all()
 
 
-def _bound(position: Position) -> tuple[Any, Any]:
-    # Typed: a bare datetime would be bound as SQLite's text, not as our milliseconds.
+def bound(position: Position) -> tuple[Any, Any]:
+    """For comparisons with (updated_at, id): a bare datetime would be bound as SQLite's text, not as milliseconds."""
     return literal(position.updated_at, Millis), literal(position.id)
 
 

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from asyncpg.exceptions import InterfaceError, PostgresError
 from filelock import FileLock
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -46,7 +46,7 @@ def migrate(address: Address) -> None:
         else:
             _migrate_sqlite(address)
     except TROUBLE as error:
-        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})") from error
+        raise unusable(address, error) from error
 
 
 def seen(address: Address) -> str | None:
@@ -60,11 +60,10 @@ def seen(address: Address) -> str | None:
             return asyncio.run(_seen_on_postgres(address))
         if not address.exists():
             return None
-        engine = create_engine(URL.create("sqlite", database=str(address)), poolclass=NullPool)
-        with engine.connect() as connection:
+        with sqlite_engine(address).connect() as connection:
             return revision_of(connection)
     except TROUBLE as error:
-        raise StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})") from error
+        raise unusable(address, error) from error
 
 
 async def _seen_on_postgres(address: PostgresAddress) -> str | None:
@@ -86,6 +85,11 @@ def check_migrated(address: Address) -> None:
         raise StartError(f"{address}: {state}; run `python cli.py migrate`")
 
 
+def unusable(address: Address, error: BaseException) -> StartError:
+    """One line for the operator."""
+    return StartError(f"DATABASE_URL: cannot use {address} as the database ({reason_of(error)})")
+
+
 def reason_of(error: BaseException) -> str:
     """What the driver or the system said, in one line."""
     if isinstance(error, Unavailable) and error.__cause__ is not None:
@@ -97,11 +101,14 @@ def reason_of(error: BaseException) -> str:
 
 def _migrate_sqlite(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=WAIT_SECONDS):
-        # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
-        engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
-        with engine.connect() as connection:
-            upgrade(connection)
+    with FileLock(f"{path}.lock", timeout=WAIT_SECONDS), sqlite_engine(path).connect() as connection:
+        upgrade(connection)
+
+
+def sqlite_engine(path: Path) -> Engine:
+    """A connection of its own each time, for what is not served meanwhile."""
+    # Not as text: `?` and `%` in the path would mean something, and the data would go elsewhere.
+    return create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
 
 
 async def _migrate_postgres(address: PostgresAddress) -> None:

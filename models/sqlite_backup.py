@@ -8,12 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
 
 from models.backup import BackupError, Content, Kind, Report, check_kind, check_revision, check_same, failure
-from models.migrate import upgrade
+from models.migrate import sqlite_engine, upgrade
 from models.new_file import new_file
 
 PAGES = 2_000
@@ -114,8 +112,7 @@ def restore(path: Path, file: Path, report: Report, *, force: bool) -> Content:
 
 
 def _upgrade(part: Path) -> None:
-    engine = create_engine(URL.create("sqlite", database=str(part)), poolclass=NullPool)
-    with engine.connect() as connection:
+    with sqlite_engine(part).connect() as connection:
         upgrade(connection)
 
 

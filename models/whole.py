@@ -4,13 +4,13 @@ event loop for a second."""
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, func, literal, select, tuple_, type_coerce
+from sqlalchemy import BigInteger, Select, func, select, tuple_, type_coerce
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.branch import BranchRow
-from models.columns import Millis, to_millis
-from models.conversation import Conversation, Position
+from models.columns import to_millis
+from models.conversation import Conversation, Position, bound
 from models.message import Message
 
 PARTITION = 500
@@ -106,8 +106,7 @@ def _narrowed(query: Rows, wanted: Wanted) -> Rows:
         query = query.where(col(Conversation.id) == wanted.only_id)
     if wanted.older_than is not None:
         place = tuple_(col(Conversation.updated_at), col(Conversation.id))
-        bound = tuple_(literal(wanted.older_than.updated_at, Millis), literal(wanted.older_than.id))
-        query = query.where(place < bound)
+        query = query.where(place < tuple_(*bound(wanted.older_than)))
     return query.order_by(col(Conversation.updated_at).desc(), col(Conversation.id).desc()).limit(wanted.limit)
 
 
