@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from filelock import FileLock
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,6 +49,9 @@ OUR_LOGGERS = (
     "sharing",
     "model_providers",
 )
+STARTING_SECONDS = 300
+"""That a worker may take to its first answer. On a busy machine four of them import for half a minute, and none that is
+killed for it is ever ready."""
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -153,6 +156,7 @@ class Workers(Multiprocess):
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self._asked: WeakKeyDictionary[Process, float] = WeakKeyDictionary()
+        self._up: WeakSet[Process] = WeakSet()
 
     def keep_subprocess_alive(self) -> None:
         for index, worker in enumerate(self.processes):
@@ -176,11 +180,13 @@ class Workers(Multiprocess):
                 self._asked[worker] = time.monotonic()
             elif worker.parent_conn.poll():
                 worker.parent_conn.recv()
+                self._up.add(worker)
                 del self._asked[worker]
         except (OSError, EOFError, pickle.UnpicklingError):
             return True
         asked = self._asked.get(worker)
-        return asked is not None and time.monotonic() - asked > self.config.timeout_worker_healthcheck
+        patience = self.config.timeout_worker_healthcheck if worker in self._up else STARTING_SECONDS
+        return asked is not None and time.monotonic() - asked > patience
 
 
 def serve_workers(config: Config) -> int:

@@ -282,8 +282,16 @@ class TestWorkers:
         begun = time.monotonic()
         assert [workers.hangs(worker) for _ in range(3)] == [False] * 3
         assert time.monotonic() - begun < 5
+        worker.pong()
+        assert [workers.hangs(worker) for _ in range(2)] == [False] * 2
         workers.config.timeout_worker_healthcheck = 0
         assert workers.hangs(worker)
+
+    def test_one_that_starts_is_given_its_time(self, workers: Workers) -> None:
+        """Killed for it, and begun again, it would never be ready on a busy machine."""
+        worker = Process(workers.config, [])
+        workers.config.timeout_worker_healthcheck = 0
+        assert [workers.hangs(worker) for _ in range(2)] == [False] * 2
 
     def test_one_that_answers_is_asked_again(self, workers: Workers) -> None:
         worker = Process(workers.config, [])
