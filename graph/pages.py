@@ -16,11 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ASSETS_PATH = "/graphiql"  # `base` in web/vite.config.ts
 
-_COMMON_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
 _COMMON_POLICY = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 # Monaco sets styles inline; its fonts are data: URLs in GraphiQL's style sheet.
 _BUILT_POLICY = (
@@ -83,7 +78,6 @@ class _Assets(StaticFiles):
         hashed = path.startswith("assets") and response.status_code in (200, 304)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if hashed else "no-cache"
         response.headers["Content-Security-Policy"] = _BUILT_POLICY
-        response.headers.update(_COMMON_HEADERS)
         return response
 
 
@@ -94,7 +88,7 @@ def _read(index: Path, _built_at: int) -> bytes:
 
 def _page_headers(policy: str) -> Mapping[str, str]:
     # The same address answers GraphQL to a client that asks for JSON.
-    return {**_COMMON_HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-cache", "Vary": "Accept"}
+    return {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "Vary": "Accept"}
 
 
 class _Pinned(NamedTuple):

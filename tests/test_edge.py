@@ -45,11 +45,14 @@ async def test_a_stream_is_never_gzipped(client: httpx.AsyncClient, account: Acc
 
 
 async def test_browsers_are_told_to_be_careful(client: httpx.AsyncClient, account: Account) -> None:
-    for path in ("/", "/health", "/api/conversations", "/api/nothing", "/graphql?query={__typename}"):
-        answer = await client.get(path, headers=account.headers)
+    kept = {"/docs": "no-cache", "/graphql": "no-cache", "/graphiql/index.html": "no-cache"}
+    for path in ("/", "/health", "/api/conversations", "/api/nothing", "/graphql?query={__typename}", *kept):
+        accept = "text/html" if path in kept else "*/*"
+        answer = await client.get(path, headers={**account.headers, "Accept": accept})
         assert answer.headers["x-content-type-options"] == "nosniff", path
         assert answer.headers["x-frame-options"] == "DENY", path
-        assert answer.headers["cache-control"] == "no-store", path
+        assert answer.headers["referrer-policy"] == "no-referrer", path
+        assert answer.headers["cache-control"] == kept.get(path, "no-store"), path
         assert "strict-transport-security" not in answer.headers, "not over plain HTTP"
 
 
