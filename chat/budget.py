@@ -15,7 +15,7 @@ from errors import QuotaExceeded
 from models.columns import utc_now
 from models.database import Database
 from models.run import Run
-from models.usage import DailyUsage, Limits, day_of, hold
+from models.usage import DailyUsage, Limits, day_of, reserve_on_day
 from providers.base import Turn
 from providers.catalog import Candidate
 from providers.prices import NANOS
@@ -59,7 +59,7 @@ async def reserve(session: AsyncSession, limits: Limits, run: Run) -> None:
     if run.user_id is None or not limits.any:
         return
     day = run.created_at.date()
-    if not await hold(session, run.user_id, day, run.reserved_tokens, run.reserved_nanos, limits):
+    if not await reserve_on_day(session, run.user_id, day, run.reserved_tokens, run.reserved_nanos, limits):
         row = await day_of(session, run.user_id, day) or DailyUsage(user_id=run.user_id, day=day)
         raise _refusal(limits, run, row)
 

@@ -22,7 +22,7 @@ BUSY_SECONDS = 5
 class SqliteJournal(JournalWriter):
     def __init__(self, path: Path, lock: WriteLock) -> None:
         self._path = path
-        # Shared with the database: two writers of one process would meet in SQLite's own waiting, which sleeps.
+        # Shared with the database: the file's lock knows no order, and the log goes before others.
         self._lock = lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._connection: File | None = None

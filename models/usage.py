@@ -83,7 +83,9 @@ UNLIMITED = Limits()
 NONE_HELD = {"reserved_tokens": 0, "reserved_nanos": 0}
 
 
-async def hold(session: AsyncSession, user_id: str, day: date, tokens: int, nanos: int, limits: Limits) -> bool:
+async def reserve_on_day(
+    session: AsyncSession, user_id: str, day: date, tokens: int, nanos: int, limits: Limits
+) -> bool:
     """Reserve so much of the day, unless it is more than what is left; looks and takes in one statement."""
     day_, left = DailyUsage, []
     for limit, amount, used, held in (

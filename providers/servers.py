@@ -22,10 +22,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from errors import StartError
 from providers.prices import Price, flat_price
+from providers.vendors import VENDORS
 
 MAX_SERVERS = 50
 MAX_SERVER_MODELS = 1_000
-RESERVED = frozenset({"openai", "anthropic", "google", "local", "scripted"})
+RESERVED = frozenset({*(vendor.name for vendor in VENDORS), "local", "scripted"})
 
 _Dollars = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
