@@ -186,8 +186,10 @@ async def servers(
 
 
 def rounds() -> pytest.MarkDecorator:
-    """One every day, twenty in `make soak`."""
-    return pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))])
+    """Three every day, twenty in `make soak`."""
+    return pytest.mark.parametrize(
+        "number", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 20))]
+    )
 
 
 async def kill_alone(folder: Path) -> float:
