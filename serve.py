@@ -159,6 +159,8 @@ class Workers(Multiprocess):
         self._up: WeakSet[Process] = WeakSet()
 
     def keep_subprocess_alive(self) -> None:
+        if self.should_exit.is_set():
+            return
         for index, worker in enumerate(self.processes):
             if worker.process.is_alive() and not self.hangs(worker):
                 continue

@@ -306,3 +306,12 @@ class TestWorkers:
         worker = Process(workers.config, [])
         worker.parent_conn.close()
         assert workers.hangs(worker)
+
+    def test_none_is_begun_again_behind_a_signal_to_stop(self, workers: Workers) -> None:
+        """A terminal's Ctrl-C reaches them all at once: they end before they are told to."""
+        worker = Process(workers.config, [])
+        workers.processes = [worker]
+        worker.parent_conn.close()
+        workers.should_exit.set()
+        workers.keep_subprocess_alive()
+        assert workers.processes == [worker]
