@@ -233,7 +233,11 @@ class RunSettings(BaseSettings):
     chat_grace_seconds: float = Field(10, ge=0, le=600, description="a keyed stateless run outlives its last follower")
     chat_key_seconds: Seconds = Field(600, description="how long an idempotency key of a stateless chat holds")
     restart_interrupted: bool = Field(True, description="begin runs of a dead process again that had no text yet")
-    lease_seconds: Seconds = Field(2, description="a run whose worker is silent for so long is interrupted")
+    lease_seconds: Seconds = Field(
+        2,
+        description="a run whose worker is silent for so long is interrupted; on SQLite one that is "
+        "killed is noticed without it, so that a busy machine may have more",
+    )
     shutdown_grace_seconds: float = Field(5, ge=0, le=600, description="running answers may finish at a stop")
 
 
