@@ -1,6 +1,8 @@
 """What a resolver is given: the services, who is asking, and loaders that batch what one selection asks for."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -10,10 +12,11 @@ from strawberry.dataloader import DataLoader
 from auth.device import UNKNOWN, Device
 from auth.sessions import Viewer
 from errors import Forbidden, QueryTooComplex, TokenMissing
+from graph import sizes
 from graph.limits import MAX_COST, surplus
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
-from models.message import Message, messages_of, siblings_of
+from models.message import READ_AT_ONCE, Message, messages_of, siblings_of
 from models.run import Run, active_runs, runs_of
 from models.totp import confirmed_totps
 from models.user import User, users_by_ids
@@ -33,6 +36,9 @@ class Context:
     device: Device = UNKNOWN
     spent: int = field(default=0, init=False)
     """On lists that are longer than was counted before the operation, or the event of a subscription, ran."""
+    held: int = field(default=0, init=False)
+    """Bytes of the texts that were read for this answer, or event."""
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     conversations: DataLoader[str, Conversation | None] = field(init=False)
     members: DataLoader[str, list[Member] | None] = field(init=False)
     roles: DataLoader[str, MemberRole | None] = field(init=False)
@@ -59,12 +65,18 @@ class Context:
                 return _in_order(ids, await roles_in(session, self.user_id, ids))
 
         async def load_messages(ids: list[str]) -> list[Message | None]:
-            async with database.read() as session:
-                return _in_order(ids, await messages_of(session, self.user_id, ids))
+            found: dict[str, Message] = {}
+            unique = list(dict.fromkeys(ids))
+            async with self.reading(), database.read() as session:
+                for start in range(0, len(unique), READ_AT_ONCE):
+                    some = await messages_of(session, self.user_id, unique[start : start + READ_AT_ONCE])
+                    self.hold(list(some.values()))
+                    found |= some
+            return _in_order(ids, found)
 
         async def load_siblings(rows: list[Message]) -> list[list[Message]]:
-            async with database.read() as session:
-                found = await siblings_of(session, rows, MOST_SIBLINGS + 1)
+            async with self.reading(), database.read() as session:
+                found = await siblings_of(session, rows, MOST_SIBLINGS + 1, self.hold)
             if sum({id(family): len(family) for family in found.values()}.values()) > MOST_SIBLINGS:
                 raise QueryTooComplex(f"These messages have more than {MOST_SIBLINGS} siblings; ask for fewer of them")
             return [found[row.id] for row in rows]
@@ -98,6 +110,31 @@ class Context:
         self.active_runs = _loader(load_active_runs)
         self.users = _loader(load_users)
         self.totps = DataLoader(load_totps, cache=False)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Messages are read in here, for one field after the other: together they would hold more than they may.
+
+        Raises:
+            QueryTooComplex: what was read before is too much already.
+        """
+        async with self._reading:
+            self.hold([])
+            yield
+
+    def hold(self, rows: Sequence[Message]) -> None:
+        """
+        Raises:
+            QueryTooComplex: with these, too much text is read for one answer.
+        """
+        self.held += sizes.bytes_of(rows)
+        if self.held > sizes.MAX_READ_BYTES:
+            raise QueryTooComplex("These messages are too long to be read at once; ask for smaller pages")
+
+    def let_go(self) -> None:
+        """Of what the last batches read: loaders and context refer to each other, and are found late."""
+        for loader in (self.conversations, self.messages, self.siblings, self.runs, self.active_runs):
+            loader.batch = None
 
     def require(self) -> Viewer:
         """

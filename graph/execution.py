@@ -8,6 +8,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
 
 from graphql import (
@@ -31,6 +32,7 @@ from graph.context import Context
 from graph.errors import format_chat_error, format_error, masked
 from graph.limits import check
 from graph.shape import QueryLimits, check_shape, check_variables
+from graph.sizes import check_answer
 
 CACHED_DOCUMENTS = 512
 CACHED_CHARS = 16_384
@@ -141,9 +143,10 @@ class Runner:
             variable_values=operation.variables,
             operation_name=operation.name,
         )
-        if inspect.isawaitable(result):
-            result = await result
-        return format_result(result)
+        try:
+            return format_result(await result if inspect.isawaitable(result) else result)
+        finally:
+            context.let_go()
 
     async def subscribe(self, operation: Operation, context: Context) -> AsyncGenerator[Result, None]:
         """The answers of a subscription. Closing the generator closes its source.
@@ -182,9 +185,12 @@ class Runner:
 
 
 async def _execute_event(executor: Executor[Any], event: object) -> Result:
-    executor.context_value.spent = 0
+    executor.context_value.spent = executor.context_value.held = 0
     result = execute_subscription_event(executor.build_per_event_executor(event))
-    return format_result(await result if inspect.isawaitable(result) else result)
+    try:
+        return format_result(await result if inspect.isawaitable(result) else result)
+    finally:
+        executor.context_value.let_go()
 
 
 async def _aclose(stream: AsyncIterable[Any]) -> None:
@@ -193,14 +199,30 @@ async def _aclose(stream: AsyncIterable[Any]) -> None:
 
 
 def format_result(result: ExecutionResult) -> Result:
-    """The answer as it is sent: `data`, and `errors` where there are any."""
+    """The answer as it is sent: `data`, and `errors` where there are any. One that is too long is an error; what a
+    mutation did is done."""
+    try:
+        check_answer(result.data)
+    except QueryTooComplex as error:
+        return {"errors": [format_chat_error(error)], "data": None}
     if not result.errors:
         return {"data": result.data}
     errors = [format_error(error) for error in result.errors]
+    for failed in result.errors:
+        _let_go(failed)
     # Errors without a path are the request's own: then there is no data, not even null.
     if result.data is None and all(error.path is None for error in result.errors):
         return {"errors": errors}
     return {"errors": errors, "data": result.data}
+
+
+def _let_go(error: GraphQLError) -> None:
+    """What the resolvers had read stands in the frames of their errors, which refer to each other: nobody would let go
+    of it before the next search for rings."""
+    for each in (error, error.original_error):
+        if each is not None:
+            clear_frames(each.__traceback__)
+            each.__traceback__ = None
 
 
 def _parts(request: object) -> tuple[str, dict[str, Any] | None, str | None]:

@@ -42,7 +42,10 @@ class SearchQuery:
     ) -> MessageSearchConnection:
         user_id = info.context.user_id
         size = page_size(first, None)
-        hits = await info.context.services.searches.messages(user_id, query, limit=size.count + 1, after=_place(after))
+        place = _place(after)
+        async with info.context.reading():
+            hits = await info.context.services.searches.messages(user_id, query, limit=size.count + 1, after=place)
+            info.context.hold([hit.message for hit in hits])
         page, more, fewer = trim_page(hits, size, after=after is not None, before=False)
         edges = [
             MessageSearchEdge(

@@ -309,7 +309,7 @@ class Conversation(Node):
         self, info: Info, first: First = None, after: str | None = None, last: First = None, before: str | None = None
     ) -> MessageConnection:
         size = page_size(first, last)
-        async with info.context.services.database.read() as session:
+        async with info.context.reading(), info.context.services.database.read() as session:
             rows = await messages.active_branch(
                 session,
                 self.row.id,
@@ -318,6 +318,7 @@ class Conversation(Node):
                 before_depth=number_in(before, "before"),
                 from_end=size.from_end,
             )
+            info.context.hold(rows)
         page, more, fewer = trim_page(rows, size, after=after is not None, before=before is not None)
         edges = [MessageEdge(cursor=encode_cursor(row.depth), node=Message.of(row)) for row in page]
         return MessageConnection(edges=edges, page_info=page_info([edge.cursor for edge in edges], more, fewer))

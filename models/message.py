@@ -1,6 +1,6 @@
 """Messages: a tree whose active branch is marked. Reached only through a conversation scoped to its viewer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -15,6 +15,9 @@ from models.conversation import Conversation
 from models.ids import new_id
 from models.member import readable_by
 from models.search import index_messages
+
+READ_AT_ONCE = 100
+"""Messages with their texts that one statement reads, of those that are asked for by the hundred."""
 
 
 class MessageStatus(StrEnum):
@@ -161,17 +164,31 @@ async def messages_of(session: AsyncSession, user_id: str, ids: Iterable[str]) -
 
 
 async def siblings_of(
-    session: AsyncSession, messages: Sequence[Message], limit: int | None = None
+    session: AsyncSession,
+    messages: Sequence[Message],
+    limit: int | None = None,
+    hold: Callable[[Sequence[Message]], object] = len,
 ) -> dict[str, list[Message]]:
-    """For each of these messages those with the same parent, itself included, the oldest first; by one statement, which
-    reads up to `limit` rows in all. Messages with the same parent have the same list."""
+    """For each of these messages those with the same parent, itself included, the oldest first; about `limit` in all,
+    READ_AT_ONCE by each statement. `hold` is given what was read, and may raise. Messages with the same parent have the
+    same list."""
     parents = {message.parent_id for message in messages if message.parent_id is not None}
     roots = {message.conversation_id for message in messages if message.parent_id is None}
     root = and_(col(Message.conversation_id).in_(roots), col(Message.parent_id).is_(None))
-    query = select(Message).where(or_(col(Message.parent_id).in_(parents), root))
+    beside, order = or_(col(Message.parent_id).in_(parents), root), col(Message.id)
+    rows = (await session.exec(select(Message).where(beside).order_by(order).limit(READ_AT_ONCE))).all()
     families: dict[tuple[str, str | None], list[Message]] = {}
-    for row in await session.exec(query.order_by(col(Message.id)).limit(limit)):
-        families.setdefault((row.conversation_id, row.parent_id), []).append(row)
+    rest: list[str] = []
+    if len(rows) == READ_AT_ONCE:
+        seen = {row.id for row in rows}
+        ids = (await session.exec(select(Message.id).where(beside).order_by(order).limit(limit))).all()
+        rest = [key for key in ids if key not in seen]
+    while rows:
+        hold(rows)
+        for row in rows:
+            families.setdefault((row.conversation_id, row.parent_id), []).append(row)
+        some, rest = rest[:READ_AT_ONCE], rest[READ_AT_ONCE:]
+        rows = (await session.exec(select(Message).where(order.in_(some)).order_by(order))).all() if some else []
     return {message.id: families.get((message.conversation_id, message.parent_id), []) for message in messages}
 
 
