@@ -33,6 +33,8 @@ supervision = logging.getLogger("uvicorn.error")
 
 DEFAULT_PORT = 8000
 QUERY = re.compile(r"\?\S+")
+CUT_STREAM = "ASGI callable returned without completing response."
+"""As uvicorn says it."""
 YOUNG_OBJECTS = 50_000
 """Made and not yet gone, at which they are searched for rings: 5 MB, 2 ms. At Python's 700 all that lives for a window
 of the log is walked before it goes, which took 2 to 3 µs a token."""
@@ -229,6 +231,16 @@ class OneLineForClients(logging.Filter):
         return True
 
 
+class CutStreams(logging.Filter):
+    """A stream that a stopping server cuts, so that its reader goes on elsewhere, is no error: there was one for each,
+    at every deploy."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg == CUT_STREAM:
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
 def configure_logging(level: str) -> None:
     """Our loggers in uvicorn's format; libraries speak up from warnings on. May be called again."""
     root = logging.getLogger()
@@ -246,7 +258,7 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
-        for kind in (WithoutQueries, OneLineForClients):
+        for kind in (WithoutQueries, OneLineForClients, CutStreams):
             if not any(isinstance(item, kind) for item in logger.filters):
                 logger.addFilter(kind())
 

@@ -1,4 +1,5 @@
 import gc
+import inspect
 import json
 import logging
 import signal
@@ -13,13 +14,16 @@ from pathlib import Path
 import httpx
 import pytest
 from uvicorn import Config
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.supervisors.multiprocess import SIGNALS, Process
 from websockets.sync.client import connect
 
 from errors import StartError
 from models.address import PostgresAddress
 from serve import (
+    CUT_STREAM,
     YOUNG_OBJECTS,
+    CutStreams,
     WithoutQueries,
     Workers,
     banner,
@@ -254,6 +258,13 @@ class TestLog:
         record = logging.LogRecord("x", logging.INFO, "", 0, "%s %d", (text, 1), None)
         assert WithoutQueries().filter(record)
         assert record.getMessage() == f"{told} 1"
+
+
+def test_a_stream_that_a_stop_cuts_is_logged_as_no_error() -> None:
+    assert CUT_STREAM in inspect.getsource(httptools_impl), "uvicorn says it otherwise now"
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, CUT_STREAM, (), None)
+    assert CutStreams().filter(record)
+    assert (record.levelno, record.levelname) == (logging.INFO, "INFO")
 
 
 def test_what_the_start_made_is_never_walked_again() -> None:
