@@ -1,8 +1,8 @@
 """A file for each server process, locked while it lives: the operating system lets go of it however the process ends.
 
 What a lease says after two seconds of silence this says at once, where all processes share one machine and one SQLite
-file. It is never more than a shortcut: no file, no lock, or a process that stands still with its lock means only that
-the lease decides.
+file; and of one that is late it says that it lives, though it may stand still. Where there is no file, or no lock, the
+lease alone decides.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-CANNOT = (OSError, NotImplementedError, Timeout)
+CANNOT = (OSError, NotImplementedError)
 """A full disk, a file system without locks."""
 
 
@@ -26,7 +26,7 @@ class Vitals:
         """This process is the worker, from before its name is known to anybody until `release` or its end."""
         if self._folder is None:
             return
-        with suppress(*CANNOT):
+        with suppress(Timeout, *CANNOT):
             self._folder.mkdir(exist_ok=True)
             lock = FileLock(self._folder / worker, thread_local=False)
             lock.acquire(blocking=False)
@@ -34,17 +34,26 @@ class Vitals:
 
     def gone(self, workers: Iterable[str]) -> list[str]:
         """Those of them whose processes have certainly ended."""
-        return [worker for worker in workers if worker not in self._held and self._is_gone(worker)]
+        return [worker for worker in workers if self._is_held(worker) is False]
 
-    def _is_gone(self, worker: str) -> bool:
+    def there(self, workers: Iterable[str]) -> list[str]:
+        """Those of them whose processes are certainly there."""
+        return [worker for worker in workers if self._is_held(worker)]
+
+    def _is_held(self, worker: str) -> bool | None:
+        """None: nothing is known."""
+        if worker in self._held:
+            return True
         # It must not be made here: a worker without a file is one that has none to lock.
         if self._folder is None or not (path := self._folder / worker).exists():
-            return False
+            return None
         try:
             with FileLock(path, thread_local=False, blocking=False):
-                return True
+                return False
+        except Timeout:
+            return True
         except CANNOT:
-            return False
+            return None
 
     def bury(self, workers: Iterable[str]) -> None:
         """Their names are in the database no more."""

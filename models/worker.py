@@ -4,9 +4,11 @@ A worker's id is its fencing token: whoever finds the lease passed deletes the r
 process sends to the log is taken.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, delete, exists, func, insert, update
+from sqlalchemy import BigInteger, Column, ColumnElement, Integer, and_, delete, exists, func, insert, or_, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel, col, select
@@ -71,17 +73,31 @@ async def clock_of(session: AsyncSession) -> int:
     return int((await session.exec(select(database_now()))).one())
 
 
-async def anyone_missing(session: AsyncSession) -> tuple[bool, int]:
+@dataclass(frozen=True)
+class Patience:
+    """With workers that are late. `there` are those whose processes live: they have `seconds` more."""
+
+    there: Collection[str] = ()
+    seconds: float = 0
+
+
+def _passed(patience: Patience) -> ColumnElement[bool]:
+    """That a worker's lease has passed."""
+    until, now = col(Worker.lease_until), database_now()
+    lost = until < now - round(patience.seconds * 1000)
+    return and_(until < now, or_(col(Worker.id).not_in(patience.there), lost)) if patience.there else until < now
+
+
+async def anyone_missing(session: AsyncSession, patience: Patience) -> tuple[bool, int]:
     """Whether a lease has passed, or a run has no worker, and the database's time in milliseconds: a read, so that
     looking costs the writers nothing."""
-    expired = exists().where(col(Worker.lease_until) < database_now())
-    missing, now = (await session.exec(select(expired, database_now()))).one()
+    missing, now = (await session.exec(select(exists().where(_passed(patience)), database_now()))).one()
     return bool(missing) or bool(await orphaned_runs(session, 1)), int(now)
 
 
-async def fence_the_dead(session: AsyncSession) -> int:
+async def fence_the_dead(session: AsyncSession, patience: Patience = Patience()) -> int:
     """Delete the workers whose lease has passed; how many they were."""
-    result = await session.exec(delete(Worker).where(col(Worker.lease_until) < database_now()))
+    result = await session.exec(delete(Worker).where(_passed(patience)))
     return int(result.rowcount)
 
 

@@ -39,6 +39,8 @@ settings.load_profile("unhurried")
 
 SECONDS = 20
 """No test waits longer for anything that has to come."""
+LONG_AGO = -100_000
+"""Seconds until the end of a lease that nobody is patient with any more."""
 
 GENERATION = GenerationLimits(
     first_token=120, next_token=120, whole=300, chars=100_000, coalesce=0.005, retry=RetryLimits(0, 10)

@@ -15,7 +15,7 @@ from models.member import MemberRole
 from models.run import RunStatus
 from models.usage import Limits
 from models.worker import renew_lease
-from tests.chat.conftest import SECONDS, Core, open_core
+from tests.chat.conftest import LONG_AGO, SECONDS, Core, open_core
 from tests.chat.spending import PROMPT, ask, chat, held, limited, settled, today
 from tests.waiting import until
 
@@ -124,7 +124,7 @@ class TestTheEnd:
 async def kill(core: Core, dead: Core) -> None:
     """As if the other process had been killed: `core` finds its runs."""
     async with core.database.write() as session:
-        await renew_lease(session, dead.engine.keeper.worker, -1)
+        await renew_lease(session, dead.engine.keeper.worker, LONG_AGO)
     await core.engine.keeper.recover()
 
 

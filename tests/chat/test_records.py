@@ -19,7 +19,7 @@ from models.user import user_by_id
 from models.worker import renew_lease
 from providers.base import ModelInfo, Role
 from providers.prices import flat_price
-from tests.chat.conftest import SECONDS, Core, OddProvider, open_core
+from tests.chat.conftest import LONG_AGO, SECONDS, Core, OddProvider, open_core
 from tests.waiting import until
 
 BUSY = 0.5
@@ -233,7 +233,7 @@ class TestRecovery:
         async with open_core(path, lease=3_000) as core, open_core(path, lease=3_000) as slow:
             user = await core.user()
             run = await slow.send(user, "wait=30")
-            await set_lease(core, slow, -1)
+            await set_lease(core, slow, LONG_AGO)
             async with core.database.write() as session:
                 recovering = asyncio.create_task(core.engine.keeper.recover())
                 await asyncio.sleep(0.1)
@@ -241,6 +241,19 @@ class TestRecovery:
             await recovering
             assert (await core.row(run.id)).active
             await slow.chats.cancel(user, run.id)
+
+    async def test_is_patient_with_one_whose_process_is_there(self, path: Path) -> None:
+        """On SQLite its file's lock says so: late, where a machine has more to do than it can, is not dead."""
+        async with open_core(path, lease=3_000) as core, open_core(path, lease=3_000) as slow:
+            user = await core.user()
+            run = await slow.send(user, "wait=30")
+            for seconds in (-1, -11_000):
+                await set_lease(core, slow, seconds)
+                await core.engine.keeper.recover()
+                assert (await core.row(run.id)).active
+            await set_lease(core, slow, -13_000)
+            await core.engine.keeper.recover()
+            assert (await core.row(run.id)).status == RunStatus.INTERRUPTED
 
     async def test_by_mistake_costs_no_text(self, path: Path) -> None:
         """A worker that was only slow finds its run ended by another: what its followers saw is what is stored, and
@@ -252,7 +265,7 @@ class TestRecovery:
             assert log is not None
             following = asyncio.create_task(slow.events(user, run))
             await until(lambda: log.text == "a")
-            await set_lease(core, slow, -1)
+            await set_lease(core, slow, LONG_AGO)
             await core.engine.keeper.recover()
             events = await following
             end = events[-1]

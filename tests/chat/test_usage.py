@@ -16,7 +16,7 @@ from models.run import Run, RunStatus
 from models.worker import renew_lease
 from providers.base import ModelInfo, Usage, UsageChunk
 from providers.prices import FREE, NANOS, flat_price
-from tests.chat.conftest import Core, OddProvider, open_core
+from tests.chat.conftest import LONG_AGO, Core, OddProvider, open_core
 from tests.waiting import until
 
 pytestmark = pytest.mark.on_both
@@ -146,7 +146,7 @@ class TestADeadProcess:
                 while (await core.row(run.id)).prompt_estimate is None:
                     await asyncio.sleep(0.01)
             async with core.database.write() as session:
-                await renew_lease(session, dead.engine.keeper.worker, -1)
+                await renew_lease(session, dead.engine.keeper.worker, LONG_AGO)
             await core.engine.keeper.recover()
             usage = usage_of(await core.row(run.id))
             assert usage is not None
@@ -168,7 +168,7 @@ class TestADeadProcess:
             assert log is not None
             await until(lambda: log.text == "abc")
             async with core.database.write() as session:
-                await renew_lease(session, dead.engine.keeper.worker, -1)
+                await renew_lease(session, dead.engine.keeper.worker, LONG_AGO)
             await core.engine.keeper.recover()
             row = await core.row(run.id)
             assert row.model == cheap

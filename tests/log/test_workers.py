@@ -14,7 +14,7 @@ from models.address import Address
 from models.journal import newest_journal_row
 from models.run import Run, RunStatus
 from models.worker import database_now, fence_the_dead, register_worker, renew_lease
-from tests.chat.conftest import Core, open_core
+from tests.chat.conftest import LONG_AGO, Core, open_core
 from tests.databases import locked, look
 from tests.log.conftest import SECONDS, several_processes
 from tests.waiting import until
@@ -165,7 +165,7 @@ class TestAWorkerTakenForDead:
             following = asyncio.create_task(follow(slow, user, run, seen))
             await until(lambda: len(text_of(seen)) > 20)
             async with other.database.write() as session:
-                await renew_lease(session, slow.engine.keeper.worker, -1)
+                await renew_lease(session, slow.engine.keeper.worker, LONG_AGO)
             await other.engine.keeper.recover()
             await following
             assert status_of(seen) is RunStatus.INTERRUPTED
@@ -182,7 +182,7 @@ class TestAWorkerTakenForDead:
             assert keeper._clock is not None
             keeper._clock = (keeper._clock[0] - 10_000, keeper._clock[1] - 10_000)
             async with other.database.write() as session:
-                await renew_lease(session, mine.engine.keeper.worker, -1)
+                await renew_lease(session, mine.engine.keeper.worker, LONG_AGO)
             await keeper.recover()
             assert (await other.row(run.id)).active
             assert keeper._judge_from > time.monotonic() + 2_000
@@ -197,7 +197,7 @@ class TestAWorkerTakenForDead:
                     while not isinstance(await anext(events), RunTextDelta):
                         pass
                 async with other.database.write() as session:
-                    await renew_lease(session, slow.engine.keeper.worker, -1)
+                    await renew_lease(session, slow.engine.keeper.worker, LONG_AGO)
                     await fence_the_dead(session)
                 await other.engine.keeper.recover()
                 assert status_of(await other_events(other, user, run)) is RunStatus.INTERRUPTED

@@ -28,14 +28,14 @@ def test_a_killed_process_is_gone_at_once_and_a_stopped_one_is_not(tmp_path: Pat
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert mine.gone(["theirs"]) == []
+        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == ([], ["theirs"])
         process.send_signal(signal.SIGSTOP)
-        assert mine.gone(["theirs"]) == []
+        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == ([], ["theirs"])
         process.kill()
         process.wait()
-        assert mine.gone(["theirs"]) == ["theirs"]
+        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == (["theirs"], [])
     mine.bury(["theirs"])
-    assert mine.gone(["theirs"]) == []
+    assert mine.gone(["theirs"]) == mine.there(["theirs"]) == []
 
 
 def test_oneself_and_those_of_whom_nothing_is_known_are_not_gone(tmp_path: Path) -> None:
@@ -43,6 +43,7 @@ def test_oneself_and_those_of_whom_nothing_is_known_are_not_gone(tmp_path: Path)
     mine, other = Vitals(tmp_path / "workers"), Vitals(tmp_path / "workers")
     mine.hold("me")
     assert mine.gone(["me", "unknown"]) == other.gone(["me", "unknown"]) == []
+    assert mine.there(["me", "unknown"]) == other.there(["me", "unknown"]) == ["me"]
     assert sorted(path.name for path in (tmp_path / "workers").iterdir()) == ["me"]
     mine.release("me")
     assert list((tmp_path / "workers").iterdir()) == []
@@ -53,6 +54,6 @@ def test_where_nothing_can_be_locked_the_lease_decides(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     for vitals in (Vitals(), Vitals(tmp_path / "a file"), Vitals(tmp_path / "no" / "such")):
         vitals.hold("me")
-        assert vitals.gone(["me", "other"]) == []
+        assert vitals.gone(["me", "other"]) == vitals.there(["me", "other"]) == []
         vitals.bury(["other"])
         vitals.release("me")
