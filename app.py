@@ -156,6 +156,7 @@ def main() -> int:
         http=BoundedHttp,
         ws=BoundedSocket,
         ws_max_size=settings.max_frame_bytes * MAX_FRAME_FACTOR,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 10,
     )
     try:

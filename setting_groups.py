@@ -236,7 +236,7 @@ class RunSettings(BaseSettings):
     lease_seconds: Seconds = Field(
         2,
         description="a run whose worker is silent for so long is interrupted; on SQLite one that is "
-        "killed is noticed without it, so that a busy machine may have more",
+        "killed is noticed without it, and one that is late but lives has five times as long",
     )
     shutdown_grace_seconds: float = Field(5, ge=0, le=600, description="running answers may finish at a stop")
 
@@ -245,6 +245,12 @@ class SocketSettings(BaseSettings):
     """Open connections."""
 
     send_timeout_seconds: Seconds = Field(30, description="a reader that takes nothing for so long is closed")
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        le=3_600,
+        description="a connection may be idle between two requests; longer than a proxy in front keeps its own",
+    )
     socket_init_seconds: Seconds = Field(10, description="wait for connection_init")
     operations_per_socket: Count = Field(50, description="operations under way on one GraphQL socket")
     sockets: Count = Field(10_000, description="open sockets of this process")

@@ -141,6 +141,21 @@ async def raw(server: Server, data: bytes) -> tuple[asyncio.StreamReader, asynci
     return reader, writer
 
 
+async def test_a_connection_may_be_idle_for_as_long_as_is_set(server: Server, start_server: StartServer) -> None:
+    """nginx keeps its own for 60 s: where the server lets go first, a request that is under way meanwhile is a 502."""
+    servers = [server, start_server(KEEP_ALIVE_SECONDS="1")]
+    peers = [await raw(each, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") for each in servers]
+    (long, writer), (short, other) = peers
+    async with asyncio.timeout(20):
+        await short.read()
+    assert not long.at_eof()
+    await asyncio.sleep(4)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert (await long.read()).count(b"HTTP/1.1 200") == 2
+    writer.close()
+    other.close()
+
+
 async def test_a_body_that_trickles_is_cut(start_server: StartServer) -> None:
     server = start_server(BODY_SECONDS="1")
     account = await asyncio.to_thread(register_on, server)
