@@ -1,6 +1,6 @@
 """How many machines so many concurrent streams need, from measured costs: `python -m benchmarks.scale`.
 
-`Costs` has what `benchmarks.sockets --postgres` and `benchmarks.publications` measured on two busy cores; measure
+`Costs` has what `benchmarks.sockets --postgres` and `benchmarks.publications` measured on two quiet cores; measure
 yours and put the figures in. docs/scaling.md has what this prints."""
 
 import math
@@ -14,13 +14,13 @@ STREAMS = (1_000, 100_000, 10_000_000)
 class Costs:
     """Microseconds of one core's time, and KiB. `token`: generated, stored, and delivered to one reader."""
 
-    token: float = 208
-    delivery: float = 107
-    waiting: float = 78
-    postgres: float = 23
-    redis: float = 2.8
-    socket: float = 41
-    stream: float = 127
+    token: float = 133
+    delivery: float = 67
+    waiting: float = 92
+    postgres: float = 10
+    redis: float = 1.5
+    socket: float = 43
+    stream: float = 200
     process: float = 200 * 1024
 
 
