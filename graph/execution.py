@@ -8,7 +8,6 @@ import inspect
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
-from traceback import clear_frames
 from typing import Any
 
 from graphql import (
@@ -221,7 +220,6 @@ def _let_go(error: GraphQLError) -> None:
     of it before the next search for rings."""
     for each in (error, error.original_error):
         if each is not None:
-            clear_frames(each.__traceback__)
             each.__traceback__ = None
 
 
