@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.database import Database
-from models.sqlite_driver import BEGIN_TO_WRITE, PRAGMAS, connect
+from models.sqlite_driver import BEGIN_TO_WRITE, PRAGMAS, Connection
 from models.sqlite_journal import BUSY_SECONDS, SqliteJournal
 from models.vitals import Vitals
 from models.write_lock import WriteLock
@@ -38,7 +38,7 @@ class SqliteDatabase(Database):
             pool_size=size,
             max_overflow=0,
             pool_timeout=BUSY_SECONDS * 2,
-            async_creator=lambda: connect(path, BUSY_SECONDS),
+            async_creator=lambda: Connection(path, BUSY_SECONDS),
         )
 
         @event.listens_for(engine.sync_engine, "connect")

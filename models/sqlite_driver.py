@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
+
+T = TypeVar("T")
 
 FETCHED_AT_ONCE = 64
 BEGIN_TO_WRITE = "BEGIN IMMEDIATE"
@@ -65,34 +67,42 @@ class Cursor(sqlite3.Cursor):
 
 
 class Connection(aiosqlite.Connection):
-    """Finishes every statement that it has begun. A task that is cancelled meanwhile gets its CancelledError at the
-    next await that is not the database's: behind the commit, where there is one.
+    """Finishes every statement that it has begun, and its end. A task that is cancelled meanwhile gets its
+    CancelledError at the next await that is not the database's: behind the commit, where there is one.
 
     Otherwise the statement runs on in the connection's thread while SQLAlchemy 2.1.9 throws the connection away: now
     and then the old one still held SQLite's only write lock, and everyone's writes failed for the 5 seconds of the busy
-    timeout, because one client had left at the wrong moment.
+    timeout, because one client had left at the wrong moment. And of a pool that was being closed the rest stayed open.
     """
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        super().__init__(partial(File, path, busy_seconds), FETCHED_AT_ONCE)
+        self._path = path
+        # As SQLAlchemy does where it makes the connection itself: a thread that is left must not keep the process.
+        self._thread.daemon = True
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self._path}>"
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         execute: Callable[..., Coroutine[Any, Any, Any]] = super()._execute
-        work = asyncio.ensure_future(execute(fn, *args, **kwargs))
-        cancelled = False
-        while not work.done():
-            try:
-                await asyncio.wait({work})
-            except asyncio.CancelledError:
-                cancelled = True
-        task = asyncio.current_task()
-        if cancelled and task is not None:
-            task.uncancel()
-            task.cancel()
-        return work.result()
+        return await finished(execute(fn, *args, **kwargs))
+
+    async def close(self) -> None:
+        await finished(super().close())
 
 
-def connect(path: Path, busy_seconds: float) -> Connection:
-    """A connection to be awaited."""
-
-    connection = Connection(partial(File, path, busy_seconds), FETCHED_AT_ONCE)
-    # As SQLAlchemy does where it makes the connection itself: a thread that is left must not keep the process.
-    connection._thread.daemon = True
-    return connection
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, though the task that waits for it is cancelled: that it is comes up at its next await."""
+    working = asyncio.ensure_future(work)
+    cancelled = False
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError:
+            cancelled = True
+    task = asyncio.current_task()
+    if cancelled and task is not None:
+        task.uncancel()
+        task.cancel()
+    return working.result()

@@ -1,17 +1,20 @@
-"""Who waits for SQLite's write lock gets it, though others want it all the time."""
+"""Who waits for SQLite's write lock gets it, others or not; who is cancelled leaves nothing open."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 
 import pytest
 
-from models.sqlite_driver import File, connect
+from models.sqlite import SqliteDatabase
+from models.sqlite_driver import Connection, File
+from models.user import count_users
 
 BUSY_SECONDS = 5.0
 ROUNDS, HELD, FREE = 20, 0.02, 0.005
@@ -43,7 +46,7 @@ async def test_who_waits_is_not_passed_by_who_comes_later(tmp_path: Path) -> Non
     began, got = Event(), Event()
     holding = asyncio.create_task(asyncio.to_thread(hold_nearly_always, path, began, got))
     await asyncio.to_thread(began.wait)
-    connection = await connect(path, BUSY_SECONDS)
+    connection = await Connection(path, BUSY_SECONDS)
     cursor = await connection.cursor()
     await cursor.execute("BEGIN IMMEDIATE")
     got.set()
@@ -61,3 +64,28 @@ def test_a_lock_that_is_never_let_go_is_an_error(tmp_path: Path) -> None:
         one.execute("COMMIT")
         two.begin_to_write()
         assert two.execute("PRAGMA busy_timeout").fetchone() == (50,), "for what else may have to wait"
+
+
+async def test_a_pool_whose_end_is_cancelled_is_closed_all_the_same(path: Path) -> None:
+    """The first connection's end was the last: the others were left to be found open some day."""
+    others = connections()
+    for steps in range(1, 25):
+        database = SqliteDatabase(path)
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                session = await stack.enter_async_context(database.read())
+                await count_users(session)
+        mine = connections() - others
+        assert len(mine) == 3
+        closing = asyncio.create_task(database.aclose())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        for thread in mine:
+            await asyncio.to_thread(thread.join, 5)
+        assert connections() <= others
+
+
+def connections() -> set[Thread]:
+    return {thread for thread in enumerate_threads() if "_connection_worker_thread" in thread.name}
