@@ -95,11 +95,25 @@ TRANSPORTS = {
 }
 
 
+async def decodes(server: Server, seconds: float = 10) -> bool:
+    """Whether it has begun. A small model may also have said its last word already."""
+    try:
+        await until_slots(server, 1, seconds)
+    except AssertionError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_models_slot_is_idle_soon_after_the_client_left(model_server: Server, transport: str) -> None:
     account = register_on(model_server)
-    await until_slots(model_server, 0, 30)
-    async with TRANSPORTS[transport](model_server, account):
-        await until_slots(model_server, 1, 30)
+    left_in_the_middle = False
+    for _ in range(4):
+        await until_slots(model_server, 0, 30)
+        async with TRANSPORTS[transport](model_server, account):
+            left_in_the_middle = await decodes(model_server)
+        if left_in_the_middle:
+            break
+    assert left_in_the_middle, "every answer ended by itself: that proves nothing"
     took = await until_slots(model_server, 0, IDLE_SECONDS)
     print(f"{transport}: idle after {took:.2f} s")
