@@ -241,9 +241,8 @@ class Keeper:
         """End the runs that no live worker writes: INTERRUPTED with the text kept, or begun again where none is."""
         begun = time.monotonic()
         async with self._database.read(urgent=True) as session:
-            workers = await live_workers(session)
-            gone = self._database.vitals.gone(workers)
-            patience = Patience(self._database.vitals.there(workers), self._lease * (LEASES_WHILE_THERE - 1))
+            gone, there = self._database.vitals.look(await live_workers(session))
+            patience = Patience(there, self._lease * (LEASES_WHILE_THERE - 1))
             missing, now = await anyone_missing(session, patience)
         if self._clock_was_set(now, begun) or not (missing or gone):
             return

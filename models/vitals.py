@@ -8,11 +8,19 @@ lease alone decides.
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 CANNOT = (OSError, NotImplementedError)
 """A full disk, a file system without locks."""
+
+
+class Seen(NamedTuple):
+    """Those whose processes have certainly ended, and those whose processes are certainly there."""
+
+    gone: list[str]
+    there: list[str]
 
 
 class Vitals:
@@ -32,13 +40,11 @@ class Vitals:
             lock.acquire(blocking=False)
             self._held[worker] = lock
 
-    def gone(self, workers: Iterable[str]) -> list[str]:
-        """Those of them whose processes have certainly ended."""
-        return [worker for worker in workers if self._is_held(worker) is False]
-
-    def there(self, workers: Iterable[str]) -> list[str]:
-        """Those of them whose processes are certainly there."""
-        return [worker for worker in workers if self._is_held(worker)]
+    def look(self, workers: Iterable[str]) -> Seen:
+        """Each lock is tried once."""
+        held = {worker: self._is_held(worker) for worker in workers}
+        gone = [worker for worker, state in held.items() if state is False]
+        return Seen(gone, [worker for worker, state in held.items() if state])
 
     def _is_held(self, worker: str) -> bool | None:
         """None: nothing is known."""

@@ -28,32 +28,32 @@ def test_a_killed_process_is_gone_at_once_and_a_stopped_one_is_not(tmp_path: Pat
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == ([], ["theirs"])
+        assert mine.look(["theirs"]) == ([], ["theirs"])
         process.send_signal(signal.SIGSTOP)
-        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == ([], ["theirs"])
+        assert mine.look(["theirs"]) == ([], ["theirs"])
         process.kill()
         process.wait()
-        assert (mine.gone(["theirs"]), mine.there(["theirs"])) == (["theirs"], [])
+        assert mine.look(["theirs"]) == (["theirs"], [])
     mine.bury(["theirs"])
-    assert mine.gone(["theirs"]) == mine.there(["theirs"]) == []
+    assert mine.look(["theirs"]).gone == mine.look(["theirs"]).there == []
 
 
 def test_oneself_and_those_of_whom_nothing_is_known_are_not_gone(tmp_path: Path) -> None:
     """Another object in the same process is somebody else: the locks are the open files', not the process's."""
     mine, other = Vitals(tmp_path / "workers"), Vitals(tmp_path / "workers")
     mine.hold("me")
-    assert mine.gone(["me", "unknown"]) == other.gone(["me", "unknown"]) == []
-    assert mine.there(["me", "unknown"]) == other.there(["me", "unknown"]) == ["me"]
+    assert mine.look(["me", "unknown"]).gone == other.look(["me", "unknown"]).gone == []
+    assert mine.look(["me", "unknown"]).there == other.look(["me", "unknown"]).there == ["me"]
     assert sorted(path.name for path in (tmp_path / "workers").iterdir()) == ["me"]
     mine.release("me")
     assert list((tmp_path / "workers").iterdir()) == []
-    assert other.gone(["me"]) == []
+    assert other.look(["me"]).gone == []
 
 
 def test_where_nothing_can_be_locked_the_lease_decides(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     for vitals in (Vitals(), Vitals(tmp_path / "a file"), Vitals(tmp_path / "no" / "such")):
         vitals.hold("me")
-        assert vitals.gone(["me", "other"]) == vitals.there(["me", "other"]) == []
+        assert vitals.look(["me", "other"]).gone == vitals.look(["me", "other"]).there == []
         vitals.bury(["other"])
         vitals.release("me")
