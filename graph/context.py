@@ -14,6 +14,7 @@ from auth.sessions import Viewer
 from errors import Forbidden, QueryTooComplex, TokenMissing
 from graph import sizes
 from graph.limits import MAX_COST, surplus
+from models.batches import batched
 from models.conversation import Conversation
 from models.member import Member, MemberRole, members_of, readable_conversations, roles_in
 from models.message import READ_AT_ONCE, Message, messages_of, siblings_of
@@ -66,10 +67,9 @@ class Context:
 
         async def load_messages(ids: list[str]) -> list[Message | None]:
             found: dict[str, Message] = {}
-            unique = list(dict.fromkeys(ids))
             async with self.reading(), database.read() as session:
-                for start in range(0, len(unique), READ_AT_ONCE):
-                    some = await messages_of(session, self.user_id, unique[start : start + READ_AT_ONCE])
+                for batch in batched(dict.fromkeys(ids), READ_AT_ONCE):
+                    some = await messages_of(session, self.user_id, batch)
                     self.hold(list(some.values()))
                     found |= some
             return _in_order(ids, found)
